@@ -1,0 +1,40 @@
+"""What a task is, and what a loaded one can do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hfserve.messages import Item, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One row of the table of tasks.
+
+    `takes` and `gives` name the kinds of the request and the answer (TEXT, IMAGE, LABELS …), `example` is a request
+    that any model of the task can answer, `native` the "module:class" that runs it, None for the pipeline wrapper.
+    """
+
+    name: str
+    takes: str
+    gives: str
+    example: Any
+    aliases: tuple[str, ...] = ()
+    native: str | None = None
+
+
+class TaskRunner(Protocol):
+    """A task with its model loaded. `items`, `run` and `result` may be called from several threads at once."""
+
+    task: Task
+    concurrent: bool
+    """Whether several threads may be in `run` at once."""
+
+    def items(self, data: Any) -> list[Item]:
+        """The items of one decoded request (`{"inputs", "parameters"}`, or bare inputs); raises InvalidInput."""
+
+    def run(self, items: Sequence[Item]) -> list[Outcome]:
+        """One shared pass over items of equal `batch_key`: an outcome for each. Raises when the whole pass fails."""
+
+    def result(self, data: Any, results: Sequence[Any]) -> Any:
+        """The answer to `data` from the results of its items, in the shape of transformers' pipeline."""
