@@ -70,5 +70,5 @@ def configure(source: str, level: int) -> None:
     handler.setFormatter(JsonLines(source))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "asyncio"):
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn", "asyncio"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))

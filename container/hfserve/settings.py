@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     engine: Literal["auto", "mms", "asgi"] = _field(
         "auto", "HFSERVE_ENGINE", help="`mms`: nginx and Multi Model Server; `asgi`: no MMS; `auto`: mms where it can run."
     )
+    nginx: bool = _field(True, "HFSERVE_NGINX", help="Put nginx in front where it is installed; the engine mms needs it.")
     default_accept: str = _field(
         "application/json", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", help="Form of an answer when Accept is missing or */*."
     )
@@ -231,8 +232,8 @@ def _mms_keys(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _complaint(detail: Any, flags: Mapping[str, Any]) -> str:
     place = str(detail["loc"][0]) if detail["loc"] else "settings"
-    field = Settings.model_fields.get(place)
-    variables = names(field) if field else [place]
-    given = next((v for v in variables if os.environ.get(v)), place)
-    shown_name = f"--{place.replace('_', '-')}" if flags.get(place) is not None else given
-    return f"{shown_name}={detail['input']!r}: {detail['msg']}"
+    name = next((n for n, field in Settings.model_fields.items() if place in {n, *names(field)}), place)
+    variables = names(Settings.model_fields[name]) if name in Settings.model_fields else []
+    variable = next((v for v in variables if os.environ.get(v)), place)
+    given = f"--{name.replace('_', '-')}" if flags.get(name) is not None else variable
+    return f"{given}={detail['input']!r}: {detail['msg']}"

@@ -1,0 +1,48 @@
+"""Bodies into values by Content-Type, values into bodies by Accept; one small file per format."""
+
+from contextlib import suppress
+from typing import Any
+
+from hfserve.codecs import table
+from hfserve.codecs.accept import negotiate, preferred
+from hfserve.codecs.media import charset, essence
+from hfserve.codecs.records import Records
+from hfserve.errors import BadRequest, NotAcceptable, UnsupportedMediaType
+
+__all__ = ["Records", "charset", "decode", "encode", "essence", "form", "negotiate", "offers", "preferred"]
+
+
+def decode(body: bytes, content_type: str) -> Any:
+    """What the body says; raises BadRequest, UnsupportedMediaType or PayloadTooLarge."""
+    codec = table.find(essence(content_type))
+    if codec is None:
+        raise UnsupportedMediaType(f"{essence(content_type)[:100]} is not read here; send {', '.join(table.READ)}")
+    if not body or body.isspace():
+        raise BadRequest('the body is empty; send JSON such as {"inputs": "…"}')
+    return codec.decode(body, charset(content_type))
+
+
+def offers(result: Any) -> list[str]:
+    """The media types in which this result can be given, preferred first."""
+    return [codec.names[0] for codec in table.CODECS if codec.encode and codec.fits(result)]
+
+
+def form(result: Any, accept: str, default: str) -> str:
+    """The media type that Accept gets of this result: `negotiate` over its `offers`, without trying each of them.
+
+    What would win among all the forms there are also wins among those that fit, when it fits.
+    """
+    with suppress(NotAcceptable):
+        winner = negotiate(accept, table.GIVEN, default)
+        codec = table.find(winner)
+        if codec and codec.fits(result):
+            return winner
+    return negotiate(accept, offers(result), default)
+
+
+def encode(result: Any, content_type: str) -> bytes:
+    """The result in one of its forms."""
+    codec = table.find(essence(content_type))
+    if codec is None or codec.encode is None:
+        raise NotAcceptable(f"answers are not given as {content_type}; ask for {', '.join(offers(result))}")
+    return codec.encode(result)

@@ -1,0 +1,85 @@
+"""nginx in front: its configuration, and how many requests it holds."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from hfserve import errors
+from hfserve.errors import ServeError
+from hfserve.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What nginx answers by itself: a named location, the error it tells, and nginx's own codes that lead there."""
+
+    name: str
+    error: ServeError
+    codes: tuple[int, ...] = ()
+
+
+PAGES = (
+    Page("bad_request", errors.BadRequest("this is not an HTTP request that the server can read"), (400, 411, 417, 494)),
+    Page("not_found", errors.NotFound("there is nothing at this address; POST to /invocations"), (403, 404)),
+    Page("method_not_allowed", errors.MethodNotAllowed("this address does not take this method; see Allow"), (405,)),
+    Page("payload_too_large", errors.PayloadTooLarge("the body may have {limit} bytes at most"), (413,)),
+    Page("uri_too_long", errors.BadRequest("the address is too long"), (414,)),
+    Page("overloaded", errors.Overloaded("{queued} requests are already waiting; retry later"), (429, 503)),
+    Page("worker_died", errors.NotReady("the worker that had this request is gone, and is being replaced; retry"), (500, 502)),
+    Page("not_ready", errors.NotReady("the server is starting; retry later")),
+    Page("draining", errors.NotReady("the server is stopping; send this request to another one")),
+    Page("deadline", errors.DeadlineExceeded("the answer was not ready before the deadline"), (504,)),
+    Page("not_supported", errors.BadRequest("this version of HTTP is not spoken here"), (505,)),
+)
+
+
+def find() -> str | None:
+    """The nginx program, None when there is none."""
+    return shutil.which("nginx") or next((p for p in ("/usr/sbin/nginx", "/usr/local/sbin/nginx") if Path(p).exists()), None)
+
+
+def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int, mms: bool) -> str:
+    """nginx.conf for this run."""
+    template = (files("hfserve.boot") / "nginx.conf.template").read_text()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    sockets = [f"unix:{run_dir}/worker-{slot}.sock" for slot in range(workers)]
+    values = {
+        "user": "user root;" if os.geteuid() == 0 else "",
+        "run": str(run_dir),
+        "listen": f"{host}:{port}",
+        "drain": f"{settings.drain_s + 1:.0f}",
+        "body_timeout": f"{settings.body_timeout_s:.0f}",
+        "body_limit": str(settings.body_limit),
+        "read_timeout": f"{settings.timeout + 10:.0f}",
+        "small": "/_mms" if mms else "/_asgi",
+        "workers": " ".join(f"server {socket} max_fails=0;" for socket in sockets),
+        "worker_upstreams": "\n".join(
+            f"  upstream worker{slot} {{ server {socket} max_fails=0; keepalive 8; }}" for slot, socket in enumerate(sockets)
+        ),
+        "error_pages": "\n".join(
+            f"    error_page {' '.join(map(str, page.codes))} = @{page.name};" for page in PAGES if page.codes
+        ),
+        "error_locations": "\n".join(_location(page, settings) for page in PAGES),
+    }
+    text = template.replace("@@", "\0")
+    return re.sub(r"@(\w+)@", lambda match: values[match[1]], text).replace("\0", "@")
+
+
+def writing(status: str) -> int:
+    """Requests that nginx is answering, from its stub_status page, the one for that page not counted."""
+    match = re.search(r"Writing: (\d+)", status)
+    return int(match[1]) - 1 if match else 0
+
+
+def _location(page: Page, settings: Settings) -> str:
+    error = page.error
+    message = str(error).format(limit=settings.body_limit, queued=settings.max_queued)
+    content = {"status": error.status, "type": type(error).__name__, "message": message, "request_id": "$rid"}
+    retry = "".join(f"add_header {name} {value} always; " for name, value in error.headers.items())
+    inherited = "add_header X-Request-Id $rid always; add_header Allow $allow always; " if retry else ""
+    body = json.dumps({"error": content}).replace("'", "\\'")
+    return f"    location @{page.name} {{ default_type application/json; {inherited}{retry}return {error.status} '{body}'; }}"

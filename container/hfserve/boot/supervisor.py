@@ -1,0 +1,405 @@
+"""`hfserve serve`: the process that starts all others, tells the truth about them, and ends them in order. PID 1."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from hfserve.boot import control, mms, nginx
+from hfserve.boot.processes import Child, Processes, Sink, describe
+from hfserve.boot.workers import WorkerProcess
+from hfserve.errors import ArtifactError, LoadError, SettingsError, StartError
+from hfserve.health import Health, combine
+from hfserve.metrics import SupervisorMetrics, exposition
+from hfserve.runtimes import device
+from hfserve.settings import MIB, Settings, child_environment
+
+log = logging.getLogger(__name__)
+
+LONGEST_RUN_DIR = 80
+"""Characters: the name of a unix socket has 107 at most."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn inside our own event loop, which minds the signals itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+class Supervisor:
+    """One run, from the first log line to the exit status."""
+
+    def __init__(self, settings: Settings, run_dir: Path, sink: Sink) -> None:
+        self.settings = settings
+        self.run_dir = run_dir
+        self.metrics = SupervisorMetrics()
+        self._sink = sink
+        self._processes = Processes(sink)
+        self._nginx = nginx.find() if settings.nginx else None
+        self._java = mms.find_java()
+        self._jar = mms.find_jar()
+        self._engine = self._choose_engine()
+        self._mms_health = Health("ready") if self._engine == "asgi" else Health("starting", "MMS is starting")
+        self._model_health = Health("starting", "the model's files are being found")
+        self._workers: list[WorkerProcess] = []
+        self._children: dict[str, Child] = {}
+        self._draining = False
+        self._stop = asyncio.Event()
+        self._tcp: socket.socket | None = None
+        self._stand_in: Server | None = None
+        self._port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: StartError | None = None
+
+    # The life of the server
+
+    async def run(self) -> int:
+        """Serve until SIGTERM; raises StartError when it cannot."""
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        try:
+            async with self._control():
+                self._begin(self._start(started))
+                await self._stop.wait()
+                await self._drain()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            for child in self._children.values():
+                child.kill_session()
+            await self._processes.heard()
+        if self._failure:
+            raise self._failure
+        log.info("stopped")
+        return 0
+
+    async def _start(self, started: float) -> None:
+        self._take_port()
+        count = self.settings.workers or max(1, device.gpus())
+        log.info("starting", extra={"engine": self._engine, "nginx": bool(self._nginx), "workers": count, "port": self._port})
+        (self.run_dir / "metrics").mkdir(exist_ok=True)
+        self.settings.save(self.run_dir)
+        if self._nginx:
+            self._write_nginx(count)
+            self._begin(self._keep("nginx", self._start_nginx))
+        await self._resolve()
+        self._model_health = Health("ready")
+        for slot in range(count):
+            worker = WorkerProcess(
+                slot, self.run_dir, self.settings, self._processes, self.metrics,
+                tcp=self._tcp.fileno() if self._tcp else None, changed=self._changed,
+            )  # fmt: skip
+            self._workers.append(worker)
+            self._begin(worker.live())
+        if self._engine == "mms":
+            mms.write(self.settings, self.run_dir)
+            self._begin(self._keep("mms", lambda: self._start_mms(count)))
+        while not self.health().ok:
+            await asyncio.sleep(0.02)
+        seconds = round(time.monotonic() - started, 2)
+        url = f"http://{'127.0.0.1' if self.settings.host == '0.0.0.0' else self.settings.host}:{self._port}"
+        log.info("ready", extra={"url": f"{url}/invocations", "seconds": seconds, "try": _curl(url)})
+
+    def health(self) -> Health:
+        """The truth about the whole, as /ping tells it."""
+        if self._draining:
+            return Health("draining", "the server is stopping")
+        return combine([self._model_health, *(worker.health for worker in self._workers), self._mms_health])
+
+    async def _drain(self) -> None:
+        """Refuse what is new, answer what was accepted, end all children (contract row 3)."""
+        started = time.monotonic()
+        self._draining = True
+        self._model_health = Health("draining", "the server is stopping")
+        (self.run_dir / "draining").touch()
+        if not self._failure:
+            log.info("stopping: accepted requests are answered, new ones refused")
+        left = self.settings.drain_s if not self._failure else 0
+        self._changed()
+        if self._nginx and (front := self._children.get("nginx")):
+            while left and front.running and await self._writing() and time.monotonic() - started < left:
+                await asyncio.sleep(0.05)
+            await front.end(signal.SIGQUIT, 1.0)
+        patience = 1.0 if self._nginx else max(0.1, left - (time.monotonic() - started))
+        await asyncio.gather(*(worker.stop(patience) for worker in self._workers))
+        if java := self._children.get("mms"):
+            java.kill_session()
+        if left and time.monotonic() - started >= left:
+            log.warning("some requests were still unanswered after %g s", left)
+
+    def _interrupted(self) -> None:
+        """Ctrl-C; the second one does not wait for anybody."""
+        if self._stop.is_set():
+            os._exit(1)
+        self._stop.set()
+
+    # Its parts
+
+    def _choose_engine(self) -> str:
+        missing = [
+            name for name, found in (("nginx", self._nginx), ("java", self._java), ("multi-model-server", self._jar))
+            if not found
+        ]  # fmt: skip
+        if self.settings.engine == "asgi" or (self.settings.engine == "auto" and not self.settings.nginx):
+            return "asgi"
+        if not missing:
+            return "mms"
+        sentence = f"{' and '.join(missing)} not found: apt-get install nginx-light openjdk-17-jre-headless"
+        if self.settings.engine == "mms":
+            raise SettingsError(f"the engine mms cannot run, {sentence}; or use --engine asgi")
+        log.warning("serving on the engine asgi instead of mms, %s", sentence)
+        return "asgi"
+
+    @contextlib.asynccontextmanager
+    async def _control(self) -> AsyncIterator[None]:
+        """The supervisor's own application on its unix socket."""
+        listener = socket.socket(socket.AF_UNIX)
+        path = self.run_dir / "control.sock"
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        server = self._server()
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+    def _server(self) -> Server:
+        application = control.app(self.health, self._metrics_text, self._execution_parameters)
+        return Server(
+            uvicorn.Config(
+                application, http="httptools", loop="none", lifespan="off", access_log=False, log_config=None,
+                server_header=False, timeout_graceful_shutdown=1,
+            )
+        )  # fmt: skip
+
+    def _take_port(self) -> None:
+        """Find out early and in words whether the port is free; with nothing in front, keep it."""
+        family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self.settings.host, self.settings.port))
+            self._port = listener.getsockname()[1]
+            if self._nginx:
+                listener.close()
+                return
+            listener.listen(1024)
+        except OSError as error:
+            place = f"{self.settings.host}:{self.settings.port}"
+            raise SettingsError(f"cannot listen on {place}: {error.strerror}; choose another port with --port") from None
+        listener.setblocking(False)
+        self._tcp = listener
+        self._changed()
+
+    def _changed(self) -> None:
+        """With nothing in front, answer in the workers' place while none of them is ready."""
+        self.metrics.workers_ready.set(sum(worker.health.ok for worker in self._workers))
+        if self._tcp is None:
+            return
+        needed = self._draining or not any(worker.health.ok for worker in self._workers)
+        if needed and self._stand_in is None:
+            self._stand_in = self._server()
+            self._begin(self._stand_in.serve([self._tcp.dup()]))
+        elif not needed and self._stand_in is not None:
+            self._stand_in.should_exit = True
+            self._stand_in = None
+
+    async def _resolve(self) -> None:
+        """Find, unpack or download the model in a process of its own, so that this one stays small and awake."""
+        argv = [sys.executable, "-m", "hfserve.artifacts", str(self.run_dir)]
+        self._children["artifacts"] = child = self._processes.start(
+            "artifacts", argv, environment=child_environment(PYTHONUNBUFFERED="1"), terminal=sys.stderr.isatty()
+        )
+        status = await asyncio.shield(child.ended)
+        await asyncio.wait([child.heard], timeout=1)
+        if status == StartError.exit_status:
+            raise ArtifactError("")
+        if status:
+            raise ArtifactError(f"finding the model ended with {describe(status)}")
+
+    def _write_nginx(self, workers: int) -> None:
+        text = nginx.configuration(
+            self.settings, self.run_dir, port=self._port, workers=workers, mms=self._engine == "mms"
+        )
+        (self.run_dir / "nginx.conf").write_text(text)
+
+    def _start_nginx(self) -> Child:
+        assert self._nginx
+        (self.run_dir / "nginx.sock").unlink(missing_ok=True)
+        argv = [self._nginx, "-p", str(self.run_dir), "-c", str(self.run_dir / "nginx.conf"), "-e", "stderr"]
+        return self._processes.start(
+            "nginx", argv, environment=child_environment(), if_parent_dies=signal.SIGTERM, cwd=self.run_dir
+        )
+
+    def _start_mms(self, workers: int) -> Child:
+        assert self._java
+        assert self._jar
+        for name in ("mms.sock", "mms-management.sock", "backend.pid"):
+            (self.run_dir / name).unlink(missing_ok=True)
+        self._mms_health = Health("starting", "MMS is starting")
+        environment = child_environment(
+            HFSERVE_BACKEND_RUN_DIR=str(self.run_dir), HFSERVE_BACKEND_WORKERS=str(workers), PYTHONSAFEPATH="1",
+            TMPDIR=str(self.run_dir), LOG_LOCATION=str(self.run_dir), METRICS_LOCATION=str(self.run_dir),
+        )  # fmt: skip
+        child = self._processes.start(
+            "mms", mms.command(self.settings, self.run_dir, self._java, self._jar), environment=environment,
+            cwd=self.run_dir,
+        )  # fmt: skip
+        self._begin(self._watch_mms(child))
+        return child
+
+    async def _watch_mms(self, child: Child) -> None:
+        """Ready once MMS has all its connections to the workers."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.run_dir / "mms-management.sock"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://mms", timeout=2.0) as client:
+            while child.running:
+                with contextlib.suppress(httpx.HTTPError):
+                    description = (await client.get("/models/model")).content
+                    if mms.ready_connections(description) >= mms.connections(self.settings):
+                        break
+                await asyncio.sleep(0.05)
+            else:
+                return
+        self._mms_health = Health("ready")
+        self._end_mms_with_its_backend(child)
+
+    def _end_mms_with_its_backend(self, child: Child) -> None:
+        """MMS never replaces a dead backend, so it is itself replaced when that dies."""
+        loop = asyncio.get_running_loop()
+        backend = os.pidfd_open(int((self.run_dir / "backend.pid").read_text()))
+
+        def ended() -> None:
+            loop.remove_reader(backend)
+            os.close(backend)
+            child.kill_session()
+
+        loop.add_reader(backend, ended)
+
+    async def _keep(self, name: str, start: "object") -> None:
+        """Start a process of the front, and start it again whenever it ends."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            child: Child = start()  # type: ignore[operator]
+            self._children[name] = child
+            status = await asyncio.shield(child.ended)
+            child.kill_session()
+            if self._draining:
+                return
+            failures = 0 if time.monotonic() - began > 5 else failures + 1
+            if failures >= 3:
+                raise LoadError(f"{name} does not stay up: {describe(status)}; its own lines above say why")
+            self.metrics.restarts.labels(name).inc()
+            if name == "mms":
+                self._mms_health = Health("starting", f"MMS ended with {describe(status)} and is being replaced")
+            log.error("%s ended with %s and is started again", name, describe(status))
+
+    async def _writing(self) -> int:
+        """How many requests nginx is answering."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.run_dir / "nginx.sock"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://nginx", timeout=1.0) as client:
+            try:
+                return nginx.writing((await client.get("/status")).text)
+            except httpx.HTTPError:
+                return 0
+
+    def _begin(self, work: "object") -> None:
+        """Do something beside all else; a StartError of it ends the server."""
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or not (error := task.exception()):
+            return
+        if not isinstance(error, StartError):
+            log.error("the supervisor failed", exc_info=error)
+            error = LoadError(f"{type(error).__name__}: {error}")
+        self._failure = self._failure or error
+        self._stop.set()
+
+    # What it tells
+
+    def _metrics_text(self) -> bytes:
+        for name, pids in self._sessions().items():
+            self.metrics.memory.labels(name).set(sum(map(_pss, pids)))
+        return exposition(self.metrics, self.run_dir / "metrics")
+
+    def _sessions(self) -> dict[str, list[int]]:
+        """Process ids by kind."""
+        leaders = {child.pid: name for name, child in self._children.items() if child.running}
+        leaders |= {worker.pid: "worker" for worker in self._workers}
+        found: dict[str, list[int]] = {"supervisor": [os.getpid()]}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if name := leaders.get(os.getsid(int(entry.name))):
+                        found.setdefault(name, []).append(int(entry.name))
+        return found
+
+    def _execution_parameters(self) -> dict[str, object]:
+        """Contract row 32."""
+        workers = len(self._workers) or 1
+        return {
+            "MaxConcurrentTransforms": workers * (self.settings.lanes or device.cores()),
+            "BatchStrategy": "MULTI_RECORD",
+            "MaxPayloadInMB": max(1, self.settings.body_limit // MIB),
+        }
+
+
+def serve(settings: Settings, sink: Sink) -> int:
+    """Serve in this process until it is told to stop; the exit status."""
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1") if not os.access(sys.prefix, os.W_OK) else None
+    given = settings.run_dir
+    run_dir = given or Path(tempfile.mkdtemp(prefix="hfserve-"))
+    try:
+        if len(str(run_dir)) > LONGEST_RUN_DIR:
+            raise SettingsError(f"{run_dir} is too long a name for a run directory; set HFSERVE_RUN_DIR to a shorter one")
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "draining").unlink(missing_ok=True)
+        return asyncio.run(_run(settings, run_dir, sink))
+    except StartError as error:
+        if str(error):
+            log.error("cannot serve: %s", error)
+        return error.exit_status
+    finally:
+        if not given:
+            shutil.rmtree(run_dir, ignore_errors=True)
+
+
+async def _run(settings: Settings, run_dir: Path, sink: Sink) -> int:
+    return await Supervisor(settings, run_dir, sink).run()
+
+
+def _curl(url: str) -> str:
+    return f"""curl -d '{{"inputs":"I love this"}}' -H 'Content-Type: application/json' {url}/invocations"""
+
+
+def _pss(pid: int) -> int:
+    """Bytes of a process, shared pages divided among their users."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,152 @@
+"""The worker processes: started, heard, replaced when they die or hang."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hfserve.boot.processes import Child, Processes, describe
+from hfserve.errors import LoadError, StartError
+from hfserve.health import Health
+from hfserve.metrics import SupervisorMetrics, forget
+from hfserve.settings import Settings, child_environment
+
+log = logging.getLogger(__name__)
+
+SILENT = 10.0
+"""Seconds without a heartbeat after which /ping no longer vouches for a worker."""
+
+MOST_FAILURES = 3
+"""Loads in a row that may fail after the first success before the server gives up."""
+
+
+class WorkerProcess:
+    """Slot number n: one worker process at a time."""
+
+    def __init__(
+        self, slot: int, run_dir: Path, settings: Settings, processes: Processes, metrics: SupervisorMetrics, *,
+        tcp: int | None, changed: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.slot = slot
+        self.pid = 0
+        self._run_dir = run_dir
+        self._settings = settings
+        self._processes = processes
+        self._metrics = metrics
+        self._tcp = tcp
+        self._changed = changed
+        self._health = Health("starting", "the worker has not been started")
+        self._heard = time.monotonic()
+        self._child: Child | None = None
+        self._stopping = False
+
+    @property
+    def health(self) -> Health:
+        """What the worker last said, unless it has fallen silent since."""
+        silence = time.monotonic() - self._heard
+        if self._health.ok and silence > SILENT:
+            return Health("starting", f"worker {self.slot} has been silent for {silence:.0f} s")
+        return self._health
+
+    async def live(self) -> None:
+        """Keep a worker in this slot; raises StartError when its model cannot be loaded."""
+        failures = 0
+        ever_ready = False
+        while True:
+            began = time.monotonic()
+            status = await self._one_life()
+            if self._stopping:
+                return
+            was_ready = self._health.ok
+            ever_ready = ever_ready or was_ready
+            failures = 0 if was_ready else failures + 1
+            reason = self._health.reason if self._health.state == "failed" else f"worker {self.slot} ended: {describe(status)}"
+            if self._health.state == "failed" or not was_ready:
+                if not ever_ready or failures >= MOST_FAILURES:
+                    raise LoadError(reason if self._health.state == "failed" else f"{reason} while {self._health.reason}")
+            self._metrics.restarts.labels("worker").inc()
+            self._set(Health("starting", f"{reason}; it is being replaced"))
+            log.error("%s; it is being replaced", reason, extra={"pid": self.pid})
+            await asyncio.sleep(0 if time.monotonic() - began > 10 else min(failures, 5))
+
+    async def stop(self, patience: float) -> None:
+        """Let it end what it holds, then end it."""
+        self._stopping = True
+        if self._child:
+            await self._child.end(signal.SIGTERM, patience)
+
+    async def _one_life(self) -> int:
+        reading, writing = os.pipe()
+        passed = [writing] if self._tcp is None else [writing, self._tcp]
+        argv = [
+            sys.executable, "-m", "hfserve.doors.worker", "--run-dir", str(self._run_dir), "--slot", str(self.slot),
+            "--report", str(writing), *(["--tcp", str(self._tcp)] if self._tcp is not None else []),
+        ]  # fmt: skip
+        environment = child_environment(
+            PROMETHEUS_MULTIPROC_DIR=str(self._run_dir / "metrics"), PYTHONUNBUFFERED="1", TOKENIZERS_PARALLELISM="false",
+            HF_HUB_OFFLINE="1", TQDM_DISABLE="1",
+        )  # fmt: skip
+        self._child = self._processes.start(f"worker-{self.slot}", argv, environment=environment, pass_fds=passed)
+        self.pid = self._child.pid
+        os.close(writing)
+        self._heard = time.monotonic()
+        listening = asyncio.ensure_future(self._listen(reading, self._child))
+        try:
+            status = await asyncio.shield(self._child.ended)
+            await listening
+            return status
+        finally:
+            listening.cancel()
+            self._child.kill_session()
+            forget(self._run_dir / "metrics", self.pid)
+
+    async def _listen(self, descriptor: int, child: Child) -> None:
+        """Hear reports until the worker ends; kill it when it hangs."""
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(descriptor, "rb", 0)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        born = time.monotonic()
+        while True:
+            loading = self._health.state == "starting"
+            patience = max(0.1, born + self._settings.startup_timeout_s - time.monotonic()) if loading else self._settings.hang_s
+            try:
+                line = await asyncio.wait_for(reader.readline(), patience)
+            except TimeoutError:
+                if not loading:
+                    log.error("worker %d has been silent for %g s and is killed", self.slot, patience)
+                    child.kill_session()
+                    return
+                line = b""
+            if loading and time.monotonic() - born > self._settings.startup_timeout_s:
+                self._set(Health("failed", f"the model took longer than {self._settings.startup_timeout_s:g} s to load"))
+                child.kill_session()
+                return
+            if not line:
+                return
+            self._hear(json.loads(line), child)
+
+    def _hear(self, report: dict[str, object], child: Child) -> None:
+        self._heard = time.monotonic()
+        if "state" in report:
+            self._set(Health(report["state"], str(report["reason"])))  # type: ignore[arg-type]
+        overdue = report.get("overdue", 0)
+        if isinstance(overdue, int | float) and overdue > self._settings.hang_s:
+            log.error("worker %d hangs: a batch is %.0f s past its deadline; killed", self.slot, overdue)
+            child.kill_session()
+
+    def _set(self, health: Health) -> None:
+        self._health = health
+        self._changed()
+
+
+def start_failure(tasks: "list[asyncio.Task[None]]") -> StartError | None:
+    """The error of a slot that gave up."""
+    for task in tasks:
+        if task.done() and not task.cancelled() and isinstance(error := task.exception(), StartError):
+            return error
+    return None

@@ -1,0 +1,42 @@
+"""Content-Type headers, and the characters that they promise."""
+
+import re
+
+from hfserve.errors import BadRequest, UnsupportedMediaType
+
+UTF8_NAMES = frozenset({"utf-8", "utf8"})
+# A closed list: Python's own would take idna (quadratic) and remember every unknown name a client makes up.
+CHARSETS = UTF8_NAMES.union(
+    ("utf-16", "utf-16le", "utf-16be", "utf-32", "us-ascii", "ascii"),
+    ("iso-8859-1", "iso-8859-2", "iso-8859-15", "latin1", "latin-1", "koi8-r", "koi8-u"),
+    (f"windows-{page}" for page in range(1250, 1259)),
+    ("shift_jis", "euc-jp", "iso-2022-jp", "gb2312", "gbk", "gb18030", "big5", "euc-kr"),
+)
+_BOM = b"\xef\xbb\xbf"
+_CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
+
+
+def essence(header: str) -> str:
+    """`Application/JSON; charset=utf-8` and `application/json` are one type."""
+    return header.partition(";")[0].strip().lower()
+
+
+def charset(header: str, default: str = "utf-8") -> str:
+    """The charset parameter of a Content-Type, in lower case."""
+    found = _CHARSET.search(header)
+    return found[1].lower() if found else default
+
+
+def text(body: bytes, charset: str) -> str:
+    """The body as characters, without a byte order mark."""
+    if charset not in CHARSETS:
+        raise UnsupportedMediaType(f"charset {charset} is not read here; send utf-8")
+    try:
+        return body.decode(charset).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not valid {charset}: {error.reason} at byte {error.start}") from None
+
+
+def utf8(body: bytes, charset: str) -> bytes:
+    """The body as UTF-8 without a byte order mark; not checked when it says that it is UTF-8 already."""
+    return body.removeprefix(_BOM) if charset in UTF8_NAMES else text(body, charset).encode()

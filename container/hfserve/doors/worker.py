@@ -1,0 +1,209 @@
+"""One worker process: a copy of the model, its scheduler, and both doors to it.
+
+Started by the supervisor, to which it reports over a pipe: `{"state", "reason"}` when that changes, and a heartbeat.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from hfserve import artifacts, logs
+from hfserve.doors import asgi
+from hfserve.doors.mms_protocol import MmsDoor
+from hfserve.doors.stash import Stash
+from hfserve.errors import StartError
+from hfserve.metrics import WorkerMetrics
+from hfserve.model import Model, load
+from hfserve.runtimes import device
+from hfserve.scheduler import Limits, Scheduler
+from hfserve.service import Service
+from hfserve.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BEAT = 2.0
+"""Seconds between two heartbeats."""
+
+PR_SET_PDEATHSIG = 1
+
+
+class Server(uvicorn.Server):
+    """Uvicorn inside our own event loop, which minds the signals itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+class Worker:
+    """What lives in the process, in the order of its life: open the doors, load, answer, drain."""
+
+    def __init__(self, run_dir: Path, slot: int, report: int, tcp: int | None) -> None:
+        self.settings = Settings.load(run_dir)
+        self.run_dir = run_dir
+        self.slot = slot
+        self.service = Service()
+        self.stash = Stash()
+        self.scheduler: Scheduler | None = None
+        self.exit_status = 0
+        self._report = report
+        self._tcp = tcp
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Live until SIGTERM, or until the model cannot be loaded; the exit status."""
+        http = self._http()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, setattr, http, "should_exit", True)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        handed = self._listen_for_connections()
+        async with contextlib.AsyncExitStack() as life:
+            loading = asyncio.create_task(self._load(life, http))
+            beating = asyncio.create_task(self._beat())
+            sockets = [self._unix(f"worker-{self.slot}.sock")]
+            if self._tcp is not None:
+                sockets = [socket.socket(fileno=self._tcp)]
+            await http.serve(sockets)
+            loading.cancel()
+            beating.cancel()
+            loop.remove_reader(handed)
+        return self.exit_status
+
+    def _http(self) -> Server:
+        forward = asgi_forward(self.run_dir) if self._tcp is not None else None
+        application = asgi.app(self.service, self.stash, self.settings, forward=forward)
+        config = uvicorn.Config(
+            application, http="httptools", loop="none", lifespan="off", access_log=False, log_config=None,
+            server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=int(self.settings.drain_s) or None,
+        )  # fmt: skip
+        return Server(config)
+
+    async def _load(self, life: contextlib.AsyncExitStack, http: Server) -> None:
+        started = time.monotonic()
+        self._tell("starting", "the model is loading")
+        try:
+            artifact = artifacts.load(self.run_dir)
+            sys.path[:0] = [str(path) for path in artifact.python_path]
+            model = await asyncio.to_thread(load, artifact, self.settings, slot=self.slot)
+            self._tell("starting", "the model is warming up")
+            await asyncio.to_thread(model.warm_up)
+        except Exception as error:
+            if not isinstance(error, StartError):
+                log.exception("the model did not load")
+            self._tell("failed", str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}")
+            self.exit_status = StartError.exit_status
+            http.should_exit = True
+            return
+        limits = self._limits(model)
+        self.scheduler = await life.enter_async_context(Scheduler(model.run, limits, observe=self.service.observe))
+        self.service.ready(model, self.scheduler, WorkerMetrics(model.task))
+        gc.collect()
+        gc.freeze()
+        log.info("ready", extra={"task": model.task, "lanes": limits.lanes, "seconds": round(time.monotonic() - started, 2)})
+        self._tell("ready", "")
+
+    def _limits(self, model: Model) -> Limits:
+        chosen = self.settings
+        lanes = chosen.lanes or (device.cores() if model.concurrent else 1)
+        return Limits(lanes, chosen.max_batch, chosen.max_batch_tokens, chosen.max_queued, chosen.batch_delay_ms / 1000)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            self._send({"overdue": self.scheduler.overdue if self.scheduler else 0})
+
+    def _tell(self, state: str, reason: str) -> None:
+        self._send({"state": state, "reason": reason})
+
+    def _send(self, report: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._report, json.dumps(report).encode() + b"\n")
+
+    def _unix(self, name: str) -> socket.socket:
+        path = self.run_dir / name
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(1024)
+        listener.setblocking(False)
+        return listener
+
+    def _listen_for_connections(self) -> socket.socket:
+        """Door 1: connections of MMS come as descriptors, each by a channel that stays open as long as it."""
+        listener = self._unix(f"worker-{self.slot}.fds")
+        door = MmsDoor(
+            self.service, self.stash, slot=self.slot, timeout=self.settings.timeout, tmp_dir=self.run_dir / "tmp"
+        )  # fmt: skip
+
+        async def serve(channel: socket.socket, connection: socket.socket) -> None:
+            with channel:
+                reader, writer = await asyncio.open_unix_connection(sock=connection, limit=1 << 24)
+                await door.serve(reader, writer)
+
+        def accept() -> None:
+            channel, _ = listener.accept()
+            channel.setblocking(True)
+            descriptors = socket.recv_fds(channel, 1, 1)[1]
+            task = asyncio.ensure_future(serve(channel, socket.socket(fileno=descriptors[0])))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+        asyncio.get_running_loop().add_reader(listener, accept)
+        return listener
+
+
+def asgi_forward(run_dir: Path) -> asgi.Forward:
+    """Hands a request to the supervisor's own application, on its unix socket."""
+    import httpx
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    client = httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(uds=str(run_dir / "control.sock")), base_url="http://control", timeout=2.0
+    )
+
+    async def forward(request: Request) -> Response:
+        reply = await client.request(request.method, request.url.path, headers={"x-request-id": asgi.request_id(request.headers)})
+        return Response(reply.content, reply.status_code, dict(reply.headers))
+
+    return forward
+
+
+def die_with_parent(sig: int = signal.SIGKILL) -> None:
+    """Let the kernel end this process when the one that started it ends: no orphans."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, sig)
+
+
+def main() -> None:
+    """python -m hfserve.doors.worker --run-dir DIR --slot N --report FD [--tcp FD]."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--report", type=int, required=True)
+    parser.add_argument("--tcp", type=int)
+    given = parser.parse_args()
+    die_with_parent()
+    worker = Worker(given.run_dir, given.slot, given.report, given.tcp)
+    logs.configure(f"worker-{given.slot}", worker.settings.log_level)
+    status = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(worker.run())
+    sys.stdout.flush()
+    os._exit(status)  # a lane of user code may never end; nothing waits for it
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What a worker counts, and how the supervisor adds it up.
+
+Workers count into memory-mapped files in the run directory (prometheus-client's multiprocess mode), so that sums
+survive a worker that was replaced. The mode is chosen by PROMETHEUS_MULTIPROC_DIR when a worker starts.
+"""
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
+TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class WorkerMetrics:
+    """The counters of one worker process."""
+
+    def __init__(self, task: str, registry: CollectorRegistry | None = None) -> None:
+        registry = registry or CollectorRegistry()
+        self.task = task
+        self.requests = Counter(
+            "hfserve_requests", "Requests answered, by task and status.", ["task", "status"], registry=registry
+        )
+        self.in_flight = Gauge(
+            "hfserve_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.request_seconds = Histogram(
+            "hfserve_request_seconds", "Seconds from arrival to answer.", registry=registry, buckets=SECONDS
+        )
+        self.queue_seconds = Histogram(
+            "hfserve_queue_seconds", "Seconds an item waited for a lane.", registry=registry, buckets=SECONDS
+        )
+        self.batch_items = Histogram("hfserve_batch_items", "Items run together.", registry=registry, buckets=ITEMS)
+        self.batch_tokens = Histogram("hfserve_batch_tokens", "Tokens run together.", registry=registry, buckets=TOKENS)
+        self.forward_seconds = Histogram(
+            "hfserve_forward_seconds", "Seconds a batch ran.", registry=registry, buckets=SECONDS
+        )
+
+
+class SupervisorMetrics:
+    """What the supervisor knows of its processes."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.restarts = Counter(
+            "hfserve_restarts", "Processes replaced after they died, by kind.", ["process"], registry=self.registry
+        )
+        self.workers_ready = Gauge("hfserve_workers_ready", "Workers that can answer.", registry=self.registry)
+        self.memory = Gauge(
+            "hfserve_memory_bytes", "Proportional set size by kind of process.", ["process"], registry=self.registry
+        )
+
+
+def exposition(supervisor: SupervisorMetrics, directory: Path) -> bytes:
+    """The text of /metrics: the supervisor's own, and the workers' summed."""
+    workers = CollectorRegistry()
+    MultiProcessCollector(workers, path=str(directory))
+    return generate_latest(supervisor.registry) + generate_latest(workers)
+
+
+def forget(directory: Path, pid: int) -> None:
+    """Drop the gauges of a process that died; its counters stay in the sum."""
+    mark_process_dead(pid, str(directory))

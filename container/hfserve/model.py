@@ -1,0 +1,390 @@
+"""A loaded model with its hooks: takes requests apart into items, runs items, and puts answers together.
+
+`Model.run(items) -> outcomes` is the only way to the model. When a shared pass raises, its items are run again one by
+one, so that the guilty one fails alone.
+"""
+
+import importlib
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from hfserve import codecs, hooks
+from hfserve.artifacts import Artifact
+from hfserve.codecs import Records
+from hfserve.errors import HookError, InvalidInput, LoadError, ModelError, ServeError
+from hfserve.hooks import Context, Hooks
+from hfserve.logs import request_id
+from hfserve.messages import JSON, Item, Outcome, Reply, Request
+from hfserve.settings import Settings
+from hfserve.streaming import pieces
+from hfserve.tasks.base import TaskRunner
+
+log = logging.getLogger(__name__)
+
+TEXTUAL = ("application/json", "text/csv", "application/jsonlines", "application/x-ndjson", "text/plain")
+
+
+TABLES = ("text/csv", "application/csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request taken apart: its items, and how their outcomes become a reply."""
+
+    items: Sequence[Item]
+    finish: Callable[[Sequence[Outcome]], Reply]
+
+
+class Model(Protocol):
+    """What a worker serves."""
+
+    task: str
+    concurrent: bool
+    """Whether several lanes may be in `run` at once."""
+
+    def prepare(self, request: Request) -> Job:
+        """Take a request apart; raises ServeError when it cannot be read."""
+
+    def run(self, items: Sequence[Item], threads: int) -> list[Outcome]:
+        """An outcome for each item; never raises an Exception."""
+
+    def warm_up(self) -> None:
+        """Answer an example, so that the first request is as fast as the second; raises LoadError."""
+
+
+class TaskModel:
+    """A task without hooks: many requests share a pass."""
+
+    def __init__(self, runner: TaskRunner, settings: Settings) -> None:
+        self.task = runner.task.name
+        self.concurrent = runner.concurrent
+        self._runner = runner
+        self._settings = settings
+
+    def prepare(self, request: Request) -> Job:
+        """The items of each record of the body; a body without records is one."""
+        data = _read(request)
+        records = data if isinstance(data, Records) else [data]
+        items: list[Item] = []
+        bounds = []
+        for number, record in enumerate(records):
+            start = len(items)
+            items += self._items(record, f"record {number + 1}: " if isinstance(data, Records) else "")
+            bounds.append(slice(start, len(items)))
+        if len(items) > self._settings.max_items:
+            raise InvalidInput(f"{len(items)} inputs in one request; this server takes {self._settings.max_items}")
+
+        def finish(outcomes: Sequence[Outcome]) -> Reply:
+            _raise_first(outcomes)
+            answers = [
+                self._runner.result(record, outcomes[bound]) for record, bound in zip(records, bounds, strict=True)
+            ]
+            answer = answers if isinstance(data, Records) else answers[0]
+            return _encoded(answer, request, self._default_accept(request, data))
+
+        return Job(items, finish)
+
+    def run(self, items: Sequence[Item], threads: int) -> list[Outcome]:
+        """A shared pass; singly when it raises."""
+        from hfserve.runtimes import torch as runtime
+
+        with runtime.threads(threads):
+            return run_or_retry(self._runner.run, items)
+
+    def warm_up(self) -> None:
+        """Run the task's example, alone and in company."""
+        example = {"inputs": self._runner.task.example} if not _is_body(self._runner.task.example) else self._runner.task.example
+        for _ in range(2):
+            items = self._runner.items(example)
+            outcomes = self.run(items, 1)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise LoadError(f"the model loaded but cannot answer its task's example: {outcome}") from outcome
+            self._runner.result(example, outcomes)
+
+    def _items(self, record: Any, place: str) -> list[Item]:
+        if isinstance(record, ServeError):
+            raise type(record)(f"{place}{record}")
+        try:
+            return self._runner.items(record)
+        except ServeError as error:
+            raise type(error)(f"{place}{error}") from error
+
+    def _default_accept(self, request: Request, data: Any) -> str:
+        """Lines are answered with lines (contract row 33)."""
+        sent = codecs.essence(request.content_type)
+        return sent if isinstance(data, Records) and "json" in sent and sent != JSON else self._settings.default_accept
+
+
+class HookModel:
+    """The user's functions, with defaults for those that are not defined (contract rows 45-48).
+
+    All of them run on a lane, input_fn and output_fn too: code written for one thread stays on one.
+    """
+
+    def __init__(
+        self, functions: Hooks, model: Any, runner: TaskRunner | None, settings: Settings, *,
+        model_dir: Path, gpu_id: int | None,
+    ) -> None:  # fmt: skip
+        self.task = runner.task.name if runner else settings.task or "custom"
+        self.concurrent = False
+        self._hooks = functions
+        self._model = model
+        self._runner = runner
+        self._settings = settings
+        self._model_dir = model_dir
+        self._gpu_id = gpu_id
+
+    def prepare(self, request: Request) -> Job:
+        """One item: what a request means is for the hooks to say."""
+        key: object = "predict_batch_fn" if self._hooks.predict_batch_fn else object()
+
+        def finish(outcomes: Sequence[Outcome]) -> Reply:
+            _raise_first(outcomes)
+            reply: Reply = outcomes[0]
+            return reply
+
+        return Job([Item(request, batch_key=key)], finish)
+
+    def run(self, items: Sequence[Item], threads: int) -> list[Outcome]:
+        """Each request through the hooks; predict_batch_fn sees all of them at once."""
+        from hfserve.runtimes import torch as runtime
+
+        contexts = [Context(item.data, model_dir=self._model_dir, gpu_id=self._gpu_id) for item in items]
+        with runtime.threads(threads):
+            if self._hooks.handle:
+                return [self._caught(self._handle, context) for context in contexts]
+            if self._hooks.transform_fn:
+                return [self._caught(self._transform, context) for context in contexts]
+            data = [self._caught(self._input, context) for context in contexts]
+            predictions = self._predictions(data, contexts)
+            return [
+                prediction if isinstance(prediction, BaseException) else self._caught(self._output, context, prediction)
+                for prediction, context in zip(predictions, contexts, strict=True)
+            ]
+
+    def warm_up(self) -> None:
+        """Run model_warmup_fn, when the user has one."""
+        if self._hooks.model_warmup_fn:
+            self._hooks.model_warmup_fn(str(self._model_dir), self._model, self._context())
+
+    def _context(self) -> Context:
+        return Context(None, model_dir=self._model_dir, gpu_id=self._gpu_id)
+
+    def _caught(self, function: Callable[..., Any], context: Context, *arguments: Any) -> Any:
+        token = request_id.set(context.request.request_id)
+        try:
+            return function(context, *arguments)
+        except ServeError as error:
+            return error
+        except Exception as error:
+            return _user_error(error)
+        finally:
+            request_id.reset(token)
+
+    def _handle(self, context: Context) -> Reply:
+        assert self._hooks.handle
+        request = context.request
+        answers = self._hooks.handle([{"body": bytearray(request.body)}], context)
+        if not isinstance(answers, list) or len(answers) != 1:
+            raise ModelError("handle(data, context) should return a list with one answer for each of data")
+        return self._reply(answers[0], JSON, context)
+
+    def _transform(self, context: Context) -> Reply:
+        assert self._hooks.transform_fn
+        accept = self._accept(context.request)
+        answer = self._hooks.transform_fn(self._model, _body(context.request), _type(context.request), accept, context)
+        return self._reply(answer, accept, context)
+
+    def _input(self, context: Context) -> Any:
+        request = context.request
+        if self._hooks.input_fn:
+            return self._hooks.input_fn(_body(request), _type(request), context)
+        data = _read(request)
+        if isinstance(data, Records):
+            _raise_first(data)
+            return list(data)
+        return data
+
+    def _predictions(self, data: list[Any], contexts: list[Context]) -> list[Outcome]:
+        good = [i for i, each in enumerate(data) if not isinstance(each, BaseException)]
+        if self._hooks.predict_batch_fn:
+            outcomes = run_or_retry(lambda some: self._predict_batch([data[i] for i in some], contexts[some[0]]), good)
+        else:
+            outcomes = [self._caught(self._predict, contexts[i], data[i]) for i in good]
+        predictions = list(data)
+        for i, outcome in zip(good, outcomes, strict=True):
+            predictions[i] = outcome
+        return predictions
+
+    def _predict_batch(self, data: list[Any], context: Context) -> list[Any]:
+        assert self._hooks.predict_batch_fn
+        answers = list(self._hooks.predict_batch_fn(data, self._model, context))
+        if len(answers) != len(data):
+            raise ModelError(f"predict_batch_fn got {len(data)} items and returned {len(answers)} answers")
+        return answers
+
+    def _predict(self, context: Context, data: Any) -> Any:
+        if self._hooks.predict_fn:
+            return self._hooks.predict_fn(data, self._model, context)
+        if self._runner:
+            items = self._runner.items(data)
+            outcomes = run_or_retry(self._runner.run, items)
+            _raise_first(outcomes)
+            return self._runner.result(data, outcomes)
+        inputs = data.pop("inputs", data) if isinstance(data, dict) else data
+        parameters = data.pop("parameters", None) or {} if isinstance(data, dict) else {}
+        return self._model(inputs, **parameters)
+
+    def _output(self, context: Context, prediction: Any) -> Reply:
+        accept = self._accept(context.request)
+        if self._hooks.output_fn:
+            return self._reply(self._hooks.output_fn(prediction, accept, context), accept, context)
+        if _is_stream(prediction) or isinstance(prediction, bytes):
+            return self._reply(prediction, accept, context)
+        reply = _encoded(prediction, context.request, self._settings.default_accept)
+        return self._dressed(reply, context)
+
+    def _reply(self, answer: Any, content_type: str, context: Context) -> Reply:
+        """What output_fn, transform_fn or handle returned, as a reply: body, (body, content_type), or a generator."""
+        if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], str):
+            answer, content_type = answer
+        if _is_stream(answer):
+            return self._dressed(Reply(content_type=content_type, chunks=pieces(answer)), context)
+        if isinstance(answer, str):
+            answer = answer.encode()
+        elif not isinstance(answer, bytes | bytearray | memoryview):
+            answer = codecs.encode(answer, content_type if content_type in codecs.offers(answer) else JSON)
+        return self._dressed(Reply(body=bytes(answer), content_type=content_type), context)
+
+    def _dressed(self, reply: Reply, context: Context) -> Reply:
+        """The reply with the status and headers that the hooks set on the context."""
+        headers = {k.lower(): v for k, v in context.get_response_headers(0).items()}
+        content_type = headers.pop("content-type", reply.content_type)
+        return replace(reply, status=context.get_response_status(0)[0], content_type=content_type, headers=headers)
+
+    def _accept(self, request: Request) -> str:
+        """The type that the client wants most, as hooks compare it with a plain string."""
+        best = codecs.preferred(request.accept)
+        return self._settings.default_accept if best in {"", "*/*"} else best
+
+
+def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
+    """Load what the artifact holds; raises StartError with a sentence."""
+    from hfserve.runtimes import device as devices
+    from hfserve.tasks import detect, table
+
+    functions = hooks.find(artifact.code_dir, settings.program, settings.handler)
+    device = devices.choose(settings.device, slot)
+    gpu_id = int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
+    context = Context(None, model_dir=artifact.model_dir, gpu_id=gpu_id)
+    model_dir = str(artifact.model_dir)
+    if functions.pre_model_fn:
+        _guarded("pre_model_fn", functions.pre_model_fn, model_dir, context)
+    if functions.handle:
+        _guarded("handle", functions.handle, None, context)
+        return HookModel(functions, None, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
+    if functions.model_fn:
+        model = _guarded("model_fn", functions.model_fn, model_dir, context)
+        if not (functions.predict_fn or functions.predict_batch_fn or functions.transform_fn or callable(model)):
+            raise HookError(f"model_fn returned {type(model).__name__}, which cannot be called; define predict_fn too")
+        return HookModel(functions, model, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
+    task = table.find(settings.task or detect.detect(artifact.model_dir))
+    options = {
+        "device": device, "trust_remote_code": settings.trust_remote_code, "allow_pickle": settings.allow_pickle,
+    }  # fmt: skip
+    if functions.predict_fn or functions.predict_batch_fn or functions.transform_fn:
+        from hfserve.tasks.pipeline import build
+
+        pipe = build(task.name, artifact.model_dir, **options)
+        return HookModel(functions, pipe, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
+    place, _, name = (task.native or "hfserve.tasks.pipeline:PipelineRunner").partition(":")
+    runner: TaskRunner = getattr(importlib.import_module(place), name)(task, artifact.model_dir, **options)
+    if functions.any:
+        return HookModel(functions, None, runner, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
+    return TaskModel(runner, settings)
+
+
+def run_or_retry(run: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any]) -> list[Outcome]:
+    """A shared pass; when it raises, each item alone, so that only the guilty fail."""
+    if not items:
+        return []
+    try:
+        return run(items)
+    except ServeError as error:
+        failure: Exception = error
+    except Exception as error:
+        failure = _user_error(error)
+    if len(items) == 1:
+        return [failure]
+    log.warning("a batch of %d failed and is run again one by one: %s", len(items), failure)
+    return [run_or_retry(run, [item])[0] for item in items]
+
+
+def _guarded(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a hook at load; its failure is the user's sentence, its traceback goes to the log."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        log.exception("%s failed", name)
+        raise HookError(f"{name} raised {type(error).__name__}: {error}{hooks.where(error)}") from error
+
+
+def _user_error(error: Exception) -> ModelError:
+    from hfserve.runtimes import torch as runtime
+
+    log.error("the model or its code failed", exc_info=error)
+    if runtime.broken(error):
+        return BrokenDevice(f"the GPU cannot be used any more: {runtime.first_line(error)}")
+    return ModelError(f"{type(error).__name__}: {error}{hooks.where(error)}")
+
+
+class BrokenDevice(ModelError):
+    """The GPU cannot be used any more by this process; the worker must be replaced."""
+
+
+def _raise_first(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def _encoded(answer: Any, request: Request, default: str) -> Reply:
+    content_type = codecs.form(answer, request.accept, default)
+    return Reply(body=codecs.encode(answer, content_type), content_type=content_type)
+
+
+def _read(request: Request) -> Any:
+    """The body as a value. A table is one list of inputs, as the toolkit has it; a lone column is named inputs."""
+    data = codecs.decode(request.body, request.content_type)
+    if not isinstance(data, Records) or codecs.essence(request.content_type) not in TABLES:
+        return data
+    _raise_first(data)
+    return {"inputs": [record["inputs"] if set(record) == {"inputs"} else record for record in data]}
+
+
+def _body(request: Request) -> str | bytes:
+    """The body as hooks expect it: text for JSON and CSV, bytes otherwise (contract row 46)."""
+    kind = codecs.essence(request.content_type) or JSON
+    if kind not in TEXTUAL and not kind.endswith("+json"):
+        return request.body
+    try:
+        return request.body.decode(codecs.charset(request.content_type))
+    except (UnicodeDecodeError, LookupError) as error:
+        raise InvalidInput(f"the body is not text in {codecs.charset(request.content_type)}: {error}") from None
+
+
+def _type(request: Request) -> str:
+    return codecs.essence(request.content_type) or JSON
+
+
+def _is_stream(answer: Any) -> bool:
+    return isinstance(answer, Iterator | AsyncIterator) or inspect.isgenerator(answer)
+
+
+def _is_body(example: Any) -> bool:
+    return isinstance(example, dict) and "inputs" in example

@@ -1,0 +1,45 @@
+"""Which device a worker computes on, and how many threads it may use."""
+
+import math
+import os
+from pathlib import Path
+
+
+def cores() -> int:
+    """Cores this process may use: its affinity, cut by the cgroup's CPU quota (contract row 44)."""
+    usable = len(os.sched_getaffinity(0))
+    quota = _quota_v2(Path("/sys/fs/cgroup")) or _quota_v1(Path("/sys/fs/cgroup/cpu"))
+    return max(1, min(usable, math.ceil(quota))) if quota else usable
+
+
+def choose(wanted: str, slot: int) -> str:
+    """The torch device of worker number `slot`: a GPU in turn where there is one and none is named."""
+    import torch
+
+    if wanted not in {"auto", "cuda"}:
+        return wanted
+    if wanted == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{slot % torch.cuda.device_count()}"
+
+
+def gpus() -> int:
+    """GPUs of this machine, counted without loading torch."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def _quota_v2(root: Path) -> float | None:
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(root: Path) -> float | None:
+    try:
+        quota = int((root / "cpu.cfs_quota_us").read_text())
+        period = int((root / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 else None

@@ -1,0 +1,97 @@
+"""How a transformers model is loaded and run with torch."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfserve.errors import LoadError, OutOfMemory
+
+MOST_PADDING = 1.25
+"""Padded tokens over real ones at most: padding costs more than running apart once it passes a quarter."""
+
+
+def load(auto_class: Any, model_dir: Path, *, device: str, trust_remote_code: bool, allow_pickle: bool) -> Any:
+    """A model in evaluation mode on its device; raises LoadError with what is wrong with the files."""
+    pickles = [] if any(model_dir.glob("*.safetensors")) else sorted(model_dir.glob("*.bin"))
+    if pickles and not allow_pickle:
+        raise LoadError(
+            f"{pickles[0].name} is a pickle, which can run code when it is loaded; convert it to safetensors, "
+            "or set HFSERVE_ALLOW_PICKLE=1 to load its weights only"
+        )
+    try:
+        model = auto_class.from_pretrained(
+            str(model_dir), trust_remote_code=trust_remote_code, local_files_only=True, weights_only=True,
+            use_safetensors=not pickles, dtype="auto" if device != "cpu" else torch.float32,
+        )  # fmt: skip
+    except Exception as error:
+        raise LoadError(f"the model did not load: {first_line(error)}") from error
+    return model.eval().to(device)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let the calling lane use `count` threads for what it computes."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+    yield
+
+
+@contextlib.contextmanager
+def memory_guard() -> Iterator[None]:
+    """Turn torch's out-of-memory errors into ours, with the cache given back."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise OutOfMemory(f"out of GPU memory: {first_line(error)}") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemory(f"out of memory: {first_line(error)}") from error
+
+
+def broken(error: BaseException) -> bool:
+    """Whether the error leaves the GPU unusable for this process (a sticky CUDA error; contract row 12)."""
+    return isinstance(error, torch.AcceleratorError)
+
+
+def groups(lengths: Sequence[int], most_padding: float = MOST_PADDING) -> list[list[int]]:
+    """Positions of sequences that are padded together, by length, so that little of a batch is padding."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    found: list[list[int]] = []
+    real = 0
+    for i in order:
+        if found and lengths[i] * (len(found[-1]) + 1) <= most_padding * (real + lengths[i]):
+            found[-1].append(i)
+            real += lengths[i]
+        else:
+            found.append([i])
+            real = lengths[i]
+    return found
+
+
+def forward(model: Any, encoded: Sequence[dict[str, list[int]]], pad: dict[str, int]) -> Any:
+    """Logits of each sequence, shape (sequences, labels) in float32 on the CPU; padded by groups of like length."""
+    rows: list[Any] = [None] * len(encoded)
+    with torch.inference_mode(), memory_guard():
+        for group in groups([len(each["input_ids"]) for each in encoded]):
+            longest = max(len(encoded[i]["input_ids"]) for i in group)
+            inputs = {
+                name: torch.tensor(
+                    [encoded[i][name] + [pad[name]] * (longest - len(encoded[i][name])) for i in group]
+                ).to(model.device)
+                for name in encoded[group[0]]
+            }
+            logits = model(**inputs).logits.float().cpu()
+            for i, row in zip(group, logits, strict=True):
+                rows[i] = row
+    return torch.stack(rows)
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text[:500]}"

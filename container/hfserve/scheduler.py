@@ -1,0 +1,221 @@
+"""Groups waiting items into batches for the lanes, and gives every waiter its own outcome.
+
+A lane is a thread that runs one batch at a time. A free lane runs what is there at once (no waiting on purpose);
+requests take turns, so that a long one starves nobody; items that nobody waits for any more are dropped unrun.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hfserve.errors import ModelError, NotReady, Overloaded
+from hfserve.messages import Item, Outcome
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Sequence[Item], int], list[Outcome]]
+"""Items of one batch and the number of threads that the lane may use → an outcome for each. Never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much runs and waits at once: threads, items, tokens, requests, seconds."""
+
+    lanes: int = 1
+    max_batch: int = 32
+    max_batch_tokens: int = 512
+    max_queued: int = 256
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a lane ran, for the metrics: the seconds that each item waited, and what running took."""
+
+    items: int
+    tokens: int
+    waits: Sequence[float]
+    seconds: float
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An item, and the future of whoever waits for its outcome."""
+
+    item: Item
+    future: "asyncio.Future[Any]"
+    deadline: float
+    arrived: float
+
+
+class Turns:
+    """The waiting items of many requests, each request in its own line; lines take turns."""
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[Hashable, deque[Waiting]] = OrderedDict()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def requests(self) -> int:
+        """How many requests have an item waiting."""
+        return len(self._lines)
+
+    @property
+    def oldest(self) -> float:
+        """When the item that is next arrived."""
+        return next(iter(self._lines.values()))[0].arrived
+
+    def put(self, source: Hashable, waiting: Sequence[Waiting]) -> None:
+        """Let the items of one request wait."""
+        if waiting:
+            self._lines.setdefault(source, deque()).extend(waiting)
+        self._size += len(waiting)
+
+    def take(self, most: int, most_tokens: int) -> list[Waiting]:
+        """The next batch: items that may share a pass, one from each request in turn, at least one in all."""
+        taken: list[Waiting] = []
+        tokens = 0
+        skipped = 0
+        while self._lines and len(taken) < most and skipped < len(self._lines):
+            source, line = next(iter(self._lines.items()))
+            head = line[0]
+            if head.future.done():
+                self._pop(source, line)
+                continue
+            fits = not taken or (head.item.batch_key == taken[0].item.batch_key and tokens + head.item.cost <= most_tokens)
+            self._lines.move_to_end(source)
+            if not fits:
+                skipped += 1
+                continue
+            skipped = 0
+            tokens += head.item.cost
+            taken.append(self._pop(source, line))
+        return taken
+
+    def clear(self) -> list[Waiting]:
+        """Everybody who waits, who then waits no more."""
+        left = [waiting for line in self._lines.values() for waiting in line]
+        self._lines.clear()
+        self._size = 0
+        return left
+
+    def _pop(self, source: Hashable, line: deque[Waiting]) -> Waiting:
+        self._size -= 1
+        waiting = line.popleft()
+        if not line:
+            del self._lines[source]
+        return waiting
+
+
+class Scheduler:
+    """The only caller of the model. Lanes live inside `async with`; leaving answers whoever still waits."""
+
+    def __init__(self, run: Run, limits: Limits, *, observe: Callable[[Batch], None] = lambda batch: None) -> None:
+        self._run = run
+        self._limits = limits
+        self._observe = observe
+        self._turns = Turns()
+        self._changed = threading.Condition()
+        self._running: dict[int, float] = {}
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        for number in range(self._limits.lanes):
+            threading.Thread(target=self._lane, args=(number,), name=f"lane-{number}", daemon=True).start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        with self._changed:
+            self._closed = True
+            left = self._turns.clear()
+            self._changed.notify_all()
+        for waiting in left:
+            if not waiting.future.done():
+                waiting.future.set_exception(NotReady("the server stopped before this request was run; retry"))
+
+    def submit(self, items: Sequence[Item], *, source: Hashable, deadline: float) -> "list[asyncio.Future[Any]]":
+        """Let the items of one request (`source`) wait; their futures in order. Raises Overloaded when too many wait."""
+        now = time.monotonic()
+        waiting = [Waiting(item, self._loop.create_future(), deadline, now) for item in items]
+        with self._changed:
+            if self._closed:
+                raise NotReady("the server is stopping; retry")
+            if self._turns.requests >= self._limits.max_queued:
+                raise Overloaded(f"{self._limits.max_queued} requests are already waiting; retry later")
+            self._turns.put(source, waiting)
+            self._changed.notify(len(waiting))
+        return [each.future for each in waiting]
+
+    @property
+    def overdue(self) -> float:
+        """Seconds that the most belated running batch is past the deadline of all its items; 0 when none is."""
+        return max((time.monotonic() - deadline for deadline in list(self._running.values())), default=0.0)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait."""
+        return self._turns.requests
+
+    def _lane(self, number: int) -> None:
+        while batch := self._next(number):
+            outcomes, seconds = self._outcomes(batch)
+            with self._changed:
+                del self._running[number]
+            self._loop.call_soon_threadsafe(self._deliver, batch, outcomes, seconds)
+
+    def _next(self, number: int) -> list[Waiting]:
+        """Wait for work; an empty list when there will be none."""
+        with self._changed:
+            while True:
+                if self._closed:
+                    return []
+                if batch := self._take():
+                    self._running[number] = max(waiting.deadline for waiting in batch)
+                    return batch
+                self._changed.wait(self._patience())
+
+    def _take(self) -> list[Waiting]:
+        if not self._turns or (self._patience() or 0) > 0:
+            return []
+        idle = self._limits.lanes - len(self._running)
+        share = math.ceil(len(self._turns) / max(1, idle))
+        return self._turns.take(min(share, self._limits.max_batch), self._limits.max_batch_tokens)
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for company, when that was asked for; None: until something changes."""
+        if not self._limits.delay or not self._turns or len(self._turns) >= self._limits.max_batch:
+            return None
+        return max(0.0, self._turns.oldest + self._limits.delay - time.monotonic()) or None
+
+    def _outcomes(self, batch: list[Waiting]) -> tuple[list[Outcome], float]:
+        alone = len(self._running) == 1 and not self._turns
+        started = time.monotonic()
+        try:
+            outcomes = self._run([waiting.item for waiting in batch], self._limits.lanes if alone else 1)
+        except BaseException:  # a lane must outlive whatever user code raises, SystemExit included
+            log.exception("the model raised where it may not")
+            outcomes = [ModelError("the model's code failed; the log has the traceback")] * len(batch)
+        return outcomes, time.monotonic() - started
+
+    def _deliver(self, batch: list[Waiting], outcomes: list[Outcome], seconds: float) -> None:
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                waiting.future.set_exception(outcome)
+            else:
+                waiting.future.set_result(outcome)
+        now = time.monotonic()
+        waits = [max(0.0, now - seconds - waiting.arrived) for waiting in batch]
+        self._observe(Batch(len(batch), sum(waiting.item.cost for waiting in batch), waits, seconds))

@@ -1,0 +1,91 @@
+"""Request → Reply: prepare, wait for the outcomes, finish; every failure becomes the one shape of an error."""
+
+import asyncio
+import logging
+import time
+
+from hfserve.errors import DeadlineExceeded, ModelError, NotReady, ServeError
+from hfserve.logs import request_id
+from hfserve.messages import Reply, Request
+from hfserve.metrics import WorkerMetrics
+from hfserve.model import Job, Model
+from hfserve.scheduler import Batch, Scheduler
+from hfserve.streaming import begin
+
+log = logging.getLogger(__name__)
+
+LARGE = 64 << 10
+"""Bytes from which a body is read in a thread, so that reading it holds up nobody else."""
+
+
+class Service:
+    """Answers requests with a model; before the model is there, it says so."""
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+        self._scheduler: Scheduler | None = None
+        self._metrics: WorkerMetrics | None = None
+
+    def ready(self, model: Model, scheduler: Scheduler, metrics: WorkerMetrics) -> None:
+        """From now on, answer with this model."""
+        self._model, self._scheduler, self._metrics = model, scheduler, metrics
+
+    async def answer(self, request: Request) -> Reply:
+        """The reply to a request; raises nothing but cancellation."""
+        token = request_id.set(request.request_id)
+        started = time.monotonic()
+        if self._metrics:
+            self._metrics.in_flight.inc()
+        reply = Reply(status=499)
+        try:
+            reply = await self._answer(request)
+            return reply
+        finally:
+            self._count(reply.status, time.monotonic() - started)
+            request_id.reset(token)
+
+    def observe(self, batch: Batch) -> None:
+        """Count a batch that was run."""
+        if self._metrics:
+            self._metrics.batch_items.observe(batch.items)
+            self._metrics.batch_tokens.observe(batch.tokens)
+            self._metrics.forward_seconds.observe(batch.seconds)
+            for wait in batch.waits:
+                self._metrics.queue_seconds.observe(wait)
+
+    async def _answer(self, request: Request) -> Reply:
+        try:
+            return await self._run(request)
+        except ServeError as error:
+            if error.status >= 500 and error.status != 503:
+                log.warning("%s: %s", type(error).__name__, error)
+            return Reply.of_error(error, request.request_id)
+        except Exception:
+            log.exception("a request failed unexpectedly")
+            return Reply.of_error(ModelError("the server failed; the log has the traceback"), request.request_id)
+
+    async def _run(self, request: Request) -> Reply:
+        if self._model is None or self._scheduler is None:
+            raise NotReady("the model is still loading; retry later")
+        large = len(request.body) > LARGE
+        job: Job = await asyncio.to_thread(self._model.prepare, request) if large else self._model.prepare(request)
+        futures = self._scheduler.submit(job.items, source=object(), deadline=request.deadline)
+        try:
+            async with asyncio.timeout(request.deadline - time.monotonic()):
+                outcomes = await asyncio.gather(*futures, return_exceptions=True)
+                reply = await asyncio.to_thread(job.finish, outcomes) if large else job.finish(outcomes)
+                if reply.chunks is None:
+                    return reply
+                chunks = await begin(reply.chunks, request.request_id)
+                return Reply(reply.status, b"", reply.content_type, reply.headers, chunks)
+        except TimeoutError:
+            raise DeadlineExceeded("the answer was not ready before the deadline") from None
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _count(self, status: int, seconds: float) -> None:
+        if self._metrics:
+            self._metrics.in_flight.dec()
+            self._metrics.request_seconds.observe(seconds)
+            self._metrics.requests.labels(self._metrics.task, str(status)).inc()

@@ -1,0 +1,127 @@
+"""text-classification: labels and scores of a text or a pair of texts, in one shared pass for many requests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from hfserve.errors import InvalidInput
+from hfserve.messages import Item, Outcome
+from hfserve.runtimes import torch as runtime
+from hfserve.runtimes.tokenizing import Encoder
+from hfserve.tasks.base import Task
+from hfserve.tasks.forms import kind, parse, places, split
+
+UNSET = -1
+
+
+class Parameters(BaseModel):
+    """What a request may choose; `top_k` null means every label."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    top_k: int | None = UNSET
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
+    truncation: bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"] = True
+    max_length: int | None = None
+    padding: bool | str = False
+
+
+class TextClassification:
+    """A sequence classifier; its answers have the pipeline's shape and values."""
+
+    concurrent = True
+
+    def __init__(
+        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
+    ) -> None:
+        from transformers import AutoModelForSequenceClassification
+
+        self.task = task
+        self._model = runtime.load(
+            AutoModelForSequenceClassification, model_dir, device=device,
+            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
+        )  # fmt: skip
+        self._encode = Encoder(model_dir, self._model.config, trust_remote_code=trust_remote_code)
+        self._labels = self._model.config.id2label
+        self._function = _default_function(self._model.config)
+
+    def items(self, data: Any) -> list[Item]:
+        """An item for each text, encoded."""
+        inputs, parameters = split(data)
+        chosen = parse(Parameters, parameters)
+        texts = inputs if _many(inputs) else [inputs]
+        return [self._item(text, chosen, place) for text, place in zip(texts, places(inputs, texts), strict=True)]
+
+    def run(self, items: Sequence[Item]) -> list[Outcome]:
+        """Scores of each label, float32 of shape (labels,), for each item."""
+        logits = runtime.forward(self._model, [item.data for item in items], self._encode.pad).numpy()
+        return [
+            self._scored(row, item.parameters["function_to_apply"], item.parameters["top_k"])
+            for row, item in zip(logits, items, strict=True)
+        ]
+
+    def result(self, data: Any, results: Sequence[Any]) -> Any:
+        """As the pipeline shapes it: a lone string without top_k still gets a list."""
+        inputs, parameters = split(data)
+        if _many(inputs):
+            return list(results)
+        return [results[0]] if isinstance(inputs, str) and "top_k" not in parameters else results[0]
+
+    def _item(self, text: Any, chosen: Parameters, place: str) -> Item:
+        first, second = _pair(text, place)
+        encoded, cut = self._encode(first, second, longest=chosen.max_length)
+        if cut and chosen.truncation in {False, "do_not_truncate"}:
+            raise InvalidInput(
+                f"{place} is longer than the {self._encode.limit} tokens that the model takes; "
+                'shorten it, or leave out "truncation": false'
+            )
+        return Item(encoded, chosen.model_dump(include={"top_k", "function_to_apply"}), "text", len(encoded["input_ids"]))
+
+    def _scored(self, logits: "np.ndarray[Any, Any]", function: str | None, top_k: int | None) -> Any:
+        scores = _FUNCTIONS[function or self._function](logits)
+        if top_k == UNSET:
+            best = int(scores.argmax())
+            return {"label": self._labels[best], "score": float(scores[best])}
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        return [{"label": self._labels[i], "score": float(scores[i])} for i in order[:top_k]]
+
+
+def _many(inputs: Any) -> bool:
+    """A list is many texts, but [[text, pair]] is one (the pipeline's old form)."""
+    return isinstance(inputs, list) and not (len(inputs) == 1 and isinstance(inputs[0], list))
+
+
+def _pair(text: Any, place: str) -> tuple[str, str | None]:
+    if isinstance(text, str):
+        return text, None
+    if isinstance(text, list) and len(text) == 1 and isinstance(text[0], list) and len(text[0]) == 2:
+        text = {"text": text[0][0], "text_pair": text[0][1]}
+    if isinstance(text, dict) and set(text) <= {"text", "text_pair"} and isinstance(text.get("text"), str):
+        pair = text.get("text_pair")
+        if pair is None or isinstance(pair, str):
+            return text["text"], pair
+    raise InvalidInput(f'{place} is {kind(text)}; text-classification takes a string, or {{"text", "text_pair"}}')
+
+
+def _default_function(config: Any) -> str:
+    """The pipeline's rule (transformers 5.23, text_classification.py)."""
+    if config.problem_type == "regression":
+        return "none"
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def _softmax(logits: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    exponents = np.exp(logits - logits.max())
+    return np.asarray(exponents / exponents.sum())
+
+
+_FUNCTIONS = {
+    "softmax": _softmax,
+    "sigmoid": lambda logits: 1 / (1 + np.exp(-logits)),
+    "none": lambda logits: logits,
+}

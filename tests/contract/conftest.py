@@ -1,0 +1,36 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from server import ENGINES, Server
+
+HOOKS = Path(__file__).parent.parent / "hooks"
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request):
+    if request.param == "mms" and not (shutil.which("java") and shutil.which("nginx")):
+        pytest.skip("nginx and java are not installed")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def demo(engine):
+    """The demo model, on each engine."""
+    with Server(engine=engine, HFSERVE_MAX_BODY="3000000", HFSERVE_BODY_TIMEOUT="3") as server:
+        yield server
+
+
+@pytest.fixture
+def model_with(tmp_path):
+    """A model directory that holds only a `code/inference.py`."""
+
+    def make(source, **files):
+        code = tmp_path / "model" / "code"
+        code.mkdir(parents=True, exist_ok=True)
+        (code / "inference.py").write_text(source)
+        for name, content in files.items():
+            (code / name).write_text(content)
+        return tmp_path / "model"
+
+    return make

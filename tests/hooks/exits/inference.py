@@ -1,0 +1,3 @@
+import sys
+
+sys.exit("use it as a module")

@@ -1,0 +1,3 @@
+import no_such_package.inner
+
+use = no_such_package.inner

@@ -1,0 +1,5 @@
+import sys
+
+from helper import use
+
+print(sys, use)

@@ -1,0 +1,2 @@
+model_fn = None
+predict_fn = 3

@@ -1,0 +1,5 @@
+from neighbour import Thing
+
+
+def model_fn(model_dir):
+    return Thing(model_dir)

@@ -1,0 +1,2 @@
+def read(json, pathlib):
+    return json.loads("{,")

@@ -1,0 +1,3 @@
+from . import helper
+
+model_fn = helper

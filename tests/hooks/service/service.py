@@ -1,0 +1,10 @@
+def handle(data, context):
+    return [data, context]
+
+
+def other(data, context):
+    return "other"
+
+
+def lone():
+    return None

@@ -1,0 +1,61 @@
+"""The table of tasks names what transformers serves, with examples that cost nothing to make."""
+
+import base64
+import io
+import subprocess
+import sys
+import wave
+
+import pytest
+from hfserve.errors import LoadError, SettingsError
+from hfserve.tasks.table import DROPPED, TASKS, find
+from PIL import Image
+
+
+def test_there_is_a_row_for_every_pipeline_of_transformers():
+    from transformers.pipelines import REMOVED_TASKS, SUPPORTED_TASKS, TASK_ALIASES
+
+    assert set(TASKS) == set(SUPPORTED_TASKS) and len(TASKS) == 25
+    assert {alias: task.name for task in TASKS.values() for alias in task.aliases} == TASK_ALIASES
+    assert set(REMOVED_TASKS) - {"vqa"} <= set(DROPPED)
+
+
+def test_only_text_classification_is_native():
+    native = {task.name: task.native for task in TASKS.values() if task.native}
+    assert native == {"text-classification": "hfserve.tasks.text_classification:TextClassification"}
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("ner", "token-classification"), ("sentiment-analysis", "text-classification"), ("fill-mask", "fill-mask")],
+)
+def test_a_task_is_found_by_its_names(name, task):
+    assert find(name) is TASKS[task]
+
+
+@pytest.mark.parametrize("name", [*DROPPED, "translation_en_to_fr", "translation_xx_to_yy", "vqa"])
+def test_a_dropped_task_is_recognised(name):
+    with pytest.raises(LoadError, match=f"{name} is recognised, yet not served by this version.*fill-mask"):
+        find(name)
+
+
+@pytest.mark.parametrize("name", ["", "poetry", "Fill-Mask"])
+def test_an_unknown_task_is_answered_with_those_there_are(name):
+    with pytest.raises(SettingsError, match=r"no such task; choose one of any-to-any, audio-classification, .*"):
+        find(name)
+
+
+def test_the_examples_can_be_read():
+    picture = base64.b64decode(TASKS["image-classification"].example["inputs"])
+    assert Image.open(io.BytesIO(picture)).convert("RGB").getpixel((31, 1)) == (217, 7, 128)
+    with wave.open(io.BytesIO(base64.b64decode(TASKS["audio-classification"].example["inputs"]))) as sound:
+        assert (sound.getframerate(), sound.getnchannels(), sound.getnframes()) == (16_000, 1, 4000)
+    film = base64.b64decode(TASKS["video-classification"].example["inputs"])
+    assert film.startswith(b"YUV4MPEG2") and film.count(b"FRAME\n") == 16
+
+
+def test_importing_the_table_imports_no_models():
+    script = "import sys, hfserve.tasks.table; print(*{'torch', 'transformers', 'PIL', 'numpy'} & set(sys.modules))"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == ""
+    )
