@@ -152,7 +152,7 @@ def _npy(array):
         ("GET", "/invocations", 405, "POST"), ("PUT", "/invocations", 405, "POST"),
         ("DELETE", "/ping", 405, "GET"), ("POST", "/metrics", 405, "GET"),
         ("GET", "/nope", 404, None), ("POST", "/predictions/model", 404, None), ("GET", "/models/model", 404, None),
-        ("GET", "/_reply/0/" + "0" * 32, 404, None), ("GET", "/_mms", 404, None), ("DELETE", "/models/model", 404, None),
+        ("GET", "/_reply/0/" + "0" * 32, 404, None), ("DELETE", "/models/model", 404, None),
         ("GET", "/_reply/" + "0" * 32, 404, None), ("POST", "/_asgi", 404, None), ("GET", "/api-description", 404, None),
     ],
 )  # fmt: skip

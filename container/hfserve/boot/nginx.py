@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shutil
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,9 +22,17 @@ class Page:
     error: ServeError
     codes: tuple[int, ...] = ()
 
+    @property
+    def address(self) -> str:
+        """Where error_page sends nginx for it."""
+        return "/_bad_request" if self is BAD_REQUEST else f"@{self.name}"
 
+
+BAD_REQUEST = Page(
+    "bad_request", errors.BadRequest("this is not an HTTP request that the server can read"), (400, 411, 417, 494)
+)
 PAGES = (
-    Page("bad_request", errors.BadRequest("this is not an HTTP request that the server can read"), (400, 411, 417, 494)),
+    BAD_REQUEST,
     Page("not_found", errors.NotFound("there is nothing at this address; POST to /invocations"), (403, 404)),
     Page("method_not_allowed", errors.MethodNotAllowed("this address does not take this method; see Allow"), (405,)),
     Page("payload_too_large", errors.PayloadTooLarge("the body may have {limit} bytes at most"), (413,)),
@@ -46,6 +55,7 @@ def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int,
     """nginx.conf for this run."""
     template = (files("hfserve.boot") / "nginx.conf.template").read_text()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    mms_location = f"/_mms_{secrets.token_hex(8)}"
     sockets = [f"unix:{run_dir}/worker-{slot}.sock" for slot in range(workers)]
     values = {
         "user": "user root;" if os.geteuid() == 0 else "",
@@ -55,15 +65,17 @@ def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int,
         "body_timeout": f"{settings.body_timeout_s:.0f}",
         "body_limit": str(settings.body_limit),
         "read_timeout": f"{settings.timeout + 10:.0f}",
-        "small": "/_mms" if mms else "/_asgi",
+        "mms": mms_location,
+        "small": mms_location if mms else "/_asgi",
         "workers": " ".join(f"server {socket} max_fails=0;" for socket in sockets),
         "worker_upstreams": "\n".join(
             f"  upstream worker{slot} {{ server {socket} max_fails=0; keepalive 8; }}" for slot, socket in enumerate(sockets)
         ),
         "error_pages": "\n".join(
-            f"    error_page {' '.join(map(str, page.codes))} = @{page.name};" for page in PAGES if page.codes
+            f"    error_page {' '.join(map(str, page.codes))} = {page.address};" for page in PAGES if page.codes
         ),
-        "error_locations": "\n".join(_location(page, settings) for page in PAGES),
+        "bad_request": _body(BAD_REQUEST, settings),
+        "error_locations": "\n".join(_location(page, settings) for page in PAGES if page is not BAD_REQUEST),
     }
     text = template.replace("@@", "\0")
     return re.sub(r"@(\w+)@", lambda match: values[match[1]], text).replace("\0", "@")
@@ -75,11 +87,15 @@ def writing(status: str) -> int:
     return int(match[1]) - 1 if match else 0
 
 
+def _body(page: Page, settings: Settings) -> str:
+    message = str(page.error).format(limit=settings.body_limit, queued=settings.max_queued)
+    content = {"status": page.error.status, "type": type(page.error).__name__, "message": message, "request_id": "$rid"}
+    return json.dumps({"error": content}).replace("'", "\\'")
+
+
 def _location(page: Page, settings: Settings) -> str:
     error = page.error
-    message = str(error).format(limit=settings.body_limit, queued=settings.max_queued)
-    content = {"status": error.status, "type": type(error).__name__, "message": message, "request_id": "$rid"}
     retry = "".join(f"add_header {name} {value} always; " for name, value in error.headers.items())
     inherited = "add_header X-Request-Id $rid always; add_header Allow $allow always; " if retry else ""
-    body = json.dumps({"error": content}).replace("'", "\\'")
-    return f"    location @{page.name} {{ default_type application/json; {inherited}{retry}return {error.status} '{body}'; }}"
+    answer = f"return {error.status} '{_body(page, settings)}';"
+    return f"    location @{page.name} {{ default_type application/json; {inherited}{retry}{answer} }}"

@@ -181,12 +181,12 @@ class Supervisor:
             server.should_exit = True
             await serving
 
-    def _server(self) -> Server:
+    def _server(self, *headers: tuple[str, str]) -> Server:
         application = control.app(self.health, self._metrics_text, self._execution_parameters)
         return Server(
             uvicorn.Config(
                 application, http="httptools", loop="none", lifespan="off", access_log=False, log_config=None,
-                server_header=False, timeout_graceful_shutdown=1,
+                server_header=False, timeout_graceful_shutdown=1, headers=list(headers),
             )
         )  # fmt: skip
 
@@ -216,7 +216,7 @@ class Supervisor:
             return
         needed = self._draining or not any(worker.health.ok for worker in self._workers)
         if needed and self._stand_in is None:
-            self._stand_in = self._server()
+            self._stand_in = self._server(("Connection", "close"))
             self._begin(self._stand_in.serve([self._tcp.dup()]))
         elif not needed and self._stand_in is not None:
             self._stand_in.should_exit = True

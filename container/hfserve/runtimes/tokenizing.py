@@ -9,6 +9,8 @@ from hfserve.errors import LoadError
 from hfserve.runtimes.torch import first_line
 
 UNLIMITED = 1 << 20
+MOST_LENGTHS = 32
+"""Lengths that clients choose with max_length for which an encoder is kept."""
 
 
 class Encoder:
@@ -28,8 +30,8 @@ class Encoder:
         self.limit = _limit(tokenizer, config)
         self.pad = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
         self._names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if name in _names(tokenizer)]
-        self._whole = _copy(tokenizer)
-        self._cut = _copy(tokenizer)
+        self._shorter: dict[int, Tokenizer] = {}
+        self._cut = _copy(tokenizer.backend_tokenizer)
         self._cut.enable_truncation(self.limit)
 
     def __call__(self, text: str, pair: str | None, *, longest: int | None = None) -> tuple[dict[str, list[int]], bool]:
@@ -42,13 +44,17 @@ class Encoder:
         return {name: columns[name] for name in self._names}, cut
 
     def _shortened(self, text: str, pair: str | None, longest: int) -> Any:
-        encoder = Tokenizer.from_str(self._whole.to_str())
-        encoder.enable_truncation(longest)
+        encoder = self._shorter.get(longest)
+        if encoder is None:
+            encoder = _copy(self._cut)
+            encoder.enable_truncation(longest)
+            if len(self._shorter) < MOST_LENGTHS:
+                self._shorter[longest] = encoder
         return encoder.encode(text, pair)
 
 
-def _copy(tokenizer: Any) -> Tokenizer:
-    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+def _copy(tokenizer: Tokenizer) -> Tokenizer:
+    copy = Tokenizer.from_str(tokenizer.to_str())
     copy.no_padding()
     copy.no_truncation()
     return copy

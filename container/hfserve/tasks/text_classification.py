@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
@@ -22,10 +22,10 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    top_k: int | None = UNSET
+    top_k: int | None = Field(UNSET, ge=UNSET)
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
     truncation: bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"] = True
-    max_length: int | None = None
+    max_length: int | None = Field(None, ge=4)
     padding: bool | str = False
 
 
