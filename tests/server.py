@@ -109,7 +109,9 @@ class Server:
             headers["Content-Type"] = content_type
         if accept is not None:
             headers["Accept"] = accept
-        return self.client.post("/invocations", content=content if json is None else None, json=json, headers=headers, **options)
+        return self.client.post(
+            "/invocations", content=content if json is None else None, json=json, headers=headers, **options
+        )
 
     def pids(self, kind):
         """Process ids by a piece of their command line, of this server's children only."""
@@ -121,7 +123,8 @@ class Server:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 environment = (entry / "environ").read_bytes()
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if kind in command and str(self.run_dir).encode() in environment and state != "Z":
+                cwd = str((entry / "cwd").readlink()).encode()  # nginx writes its title over its environment
+                if kind in command and str(self.run_dir).encode() in environment + cwd and state != "Z":
                     found.append(int(entry.name))
         return found
 

@@ -15,9 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers as hf
-from hfserve.tasks.table import TASKS
 from tokenizers import Tokenizer, decoders, models, processors
 from tokenizers.pre_tokenizers import ByteLevel
+
+from hfserve.tasks.table import TASKS
 
 WORDS = [
     "the", "a", "of", "was", "is", "in", "not", "good", "bad", "food", "service", "price", "taste", "london", "paris",

@@ -16,7 +16,9 @@ BASE_MEMORY = 450 * MIB
 def report(directory: Path, settings: Settings) -> int:
     """Print what was found and what is wrong; exit status 0, or 3 when something is."""
     with tempfile.TemporaryDirectory(prefix="hfserve-check-") as scratch:
-        chosen = settings.model_copy(update={"model": str(directory), "install_requirements": False, "hub_offline": True})
+        chosen = settings.model_copy(
+            update={"model": str(directory), "install_requirements": False, "hub_offline": True}
+        )
         try:
             artifact = artifacts.resolve(chosen, Path(scratch))
         except StartError as error:
@@ -40,7 +42,11 @@ def _conclude(found: dict[str, Any], mistakes: list[str]) -> int:
         print(f"{name:<18} {value}")
     for mistake in mistakes:
         print(f"{'mistake':<18} {mistake}")
-    print("ready to serve" if not mistakes else f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}: this would not start")
+    print(
+        "ready to serve"
+        if not mistakes
+        else f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}: this would not start"
+    )
     return 0 if not mistakes else StartError.exit_status
 
 

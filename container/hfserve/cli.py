@@ -70,7 +70,9 @@ def _invoke(**given: Any) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hfserve", description="Serve any Hugging Face model behind /ping and /invocations.")
+    parser = argparse.ArgumentParser(
+        prog="hfserve", description="Serve any Hugging Face model behind /ping and /invocations."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -85,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(command=_check)
 
     invoking = commands.add_parser("invoke", help="send one request and print the answer")
-    invoking.add_argument("body", nargs="?", help="the body, e.g. '{\"inputs\": \"I love this\"}'")
+    invoking.add_argument("body", nargs="?", help='the body, e.g. \'{"inputs": "I love this"}\'')
     invoking.add_argument("--file", type=Path, help="a file to send instead")
     invoking.add_argument("--url", default="http://127.0.0.1:8080", help="the server (default: %(default)s)")
     invoking.add_argument("--content-type", help="default: by the file's name, else application/json")

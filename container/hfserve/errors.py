@@ -1,25 +1,25 @@
 """Every way to fail: the status of an answer, or the exit status of a start, is in the class.
 
-    Exception
-    ├── ServeError 500 ─────────── a request that gets an error for its answer
-    │   ├── BadRequest 400             the body cannot be read
-    │   ├── NotFound 404               no such route or model
-    │   ├── MethodNotAllowed 405
-    │   ├── NotAcceptable 406          no such form of answer
-    │   ├── RequestTimeout 408         the body did not arrive in time
-    │   ├── PayloadTooLarge 413
-    │   ├── UnsupportedMediaType 415
-    │   ├── InvalidInput 422           readable, yet not what the task takes
-    │   ├── ModelError 500             user code or the model raised
-    │   ├── Overloaded 503             the queue is full; comes with Retry-After
-    │   ├── NotReady 503               loading, draining or replacing a worker; with Retry-After
-    │   ├── DeadlineExceeded 504
-    │   └── OutOfMemory 507            of the machine or of the GPU
-    └── StartError exit 3 ──────── a start that cannot succeed
-        ├── SettingsError              a variable or flag that makes no sense
-        ├── ArtifactError              the model's files are missing, unsafe or unreadable
-        ├── HookError                  code/inference.py breaks a rule
-        └── LoadError                  the model did not load
+Exception
+├── ServeError 500 ─────────── a request that gets an error for its answer
+│   ├── BadRequest 400             the body cannot be read
+│   ├── NotFound 404               no such route or model
+│   ├── MethodNotAllowed 405
+│   ├── NotAcceptable 406          no such form of answer
+│   ├── RequestTimeout 408         the body did not arrive in time
+│   ├── PayloadTooLarge 413
+│   ├── UnsupportedMediaType 415
+│   ├── InvalidInput 422           readable, yet not what the task takes
+│   ├── ModelError 500             user code or the model raised
+│   ├── Overloaded 503             the queue is full; comes with Retry-After
+│   ├── NotReady 503               loading, draining or replacing a worker; with Retry-After
+│   ├── DeadlineExceeded 504
+│   └── OutOfMemory 507            of the machine or of the GPU
+└── StartError exit 3 ──────── a start that cannot succeed
+    ├── SettingsError              a variable or flag that makes no sense
+    ├── ArtifactError              the model's files are missing, unsafe or unreadable
+    ├── HookError                  code/inference.py breaks a rule
+    └── LoadError                  the model did not load
 """
 
 import json

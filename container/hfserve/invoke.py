@@ -23,7 +23,9 @@ def run(body: str | None, file: Path | None, url: str, content_type: str | None,
     address = url if url.rstrip("/").endswith("/invocations") else url.rstrip("/") + "/invocations"
     try:
         with httpx.stream("POST", address, content=content, headers=headers, timeout=None, trust_env=False) as reply:
-            print(f"{reply.status_code} {reply.reason_phrase} · {reply.headers.get('content-type', '')}", file=sys.stderr)
+            print(
+                f"{reply.status_code} {reply.reason_phrase} · {reply.headers.get('content-type', '')}", file=sys.stderr
+            )
             _show(reply)
             return 0 if reply.is_success else reply.status_code // 100
     except httpx.HTTPError as error:

@@ -57,10 +57,10 @@ class SupervisorMetrics:
 def exposition(supervisor: SupervisorMetrics, directory: Path) -> bytes:
     """The text of /metrics: the supervisor's own, and the workers' summed."""
     workers = CollectorRegistry()
-    MultiProcessCollector(workers, path=str(directory))
+    MultiProcessCollector(workers, path=str(directory))  # type: ignore[no-untyped-call]
     return generate_latest(supervisor.registry) + generate_latest(workers)
 
 
 def forget(directory: Path, pid: int) -> None:
     """Drop the gauges of a process that died; its counters stay in the sum."""
-    mark_process_dead(pid, str(directory))
+    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]

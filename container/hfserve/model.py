@@ -97,14 +97,26 @@ class TaskModel:
 
     def warm_up(self) -> None:
         """Run the task's example, alone and in company."""
-        example = {"inputs": self._runner.task.example} if not _is_body(self._runner.task.example) else self._runner.task.example
+        example = (
+            {"inputs": self._runner.task.example}
+            if not _is_body(self._runner.task.example)
+            else self._runner.task.example
+        )
         for _ in range(2):
             items = self._runner.items(example)
             outcomes = self.run(items, 1)
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
-                    raise LoadError(f"the model loaded but cannot answer its task's example: {outcome}") from outcome
+                    return self._example_failed(outcome)
             self._runner.result(example, outcomes)
+        return None
+
+    def _example_failed(self, error: BaseException) -> None:
+        """A native task answers its example; some models of other tasks want more than an example can know."""
+        sentence = f"the model loaded but cannot answer the example of {self.task}: {error}"
+        if self._runner.task.native:
+            raise LoadError(sentence) from error
+        log.warning(sentence)
 
     def _items(self, record: Any, place: str) -> list[Item]:
         if isinstance(record, ServeError):
@@ -170,10 +182,8 @@ class HookModel:
     def warm_up(self) -> None:
         """Run model_warmup_fn, when the user has one."""
         if self._hooks.model_warmup_fn:
-            self._hooks.model_warmup_fn(str(self._model_dir), self._model, self._context())
-
-    def _context(self) -> Context:
-        return Context(None, model_dir=self._model_dir, gpu_id=self._gpu_id)
+            context = Context(None, model_dir=self._model_dir, gpu_id=self._gpu_id)
+            _guarded("model_warmup_fn", self._hooks.model_warmup_fn, str(self._model_dir), self._model, context)
 
     def _caught(self, function: Callable[..., Any], context: Context, *arguments: Any) -> Any:
         token = request_id.set(context.request.request_id)
@@ -292,9 +302,14 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
         model = _guarded("model_fn", functions.model_fn, model_dir, context)
         if not (functions.predict_fn or functions.predict_batch_fn or functions.transform_fn or callable(model)):
             raise HookError(f"model_fn returned {type(model).__name__}, which cannot be called; define predict_fn too")
-        return HookModel(functions, model, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
+        runner = (
+            None
+            if functions.predict_fn or functions.predict_batch_fn
+            else _runner_of(model, artifact.model_dir, device)
+        )
+        return HookModel(functions, model, runner, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     task = table.find(settings.task or detect.detect(artifact.model_dir))
-    options = {
+    options: dict[str, Any] = {
         "device": device, "trust_remote_code": settings.trust_remote_code, "allow_pickle": settings.allow_pickle,
     }  # fmt: skip
     if functions.predict_fn or functions.predict_batch_fn or functions.transform_fn:
@@ -303,10 +318,22 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
         pipe = build(task.name, artifact.model_dir, **options)
         return HookModel(functions, pipe, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     place, _, name = (task.native or "hfserve.tasks.pipeline:PipelineRunner").partition(":")
-    runner: TaskRunner = getattr(importlib.import_module(place), name)(task, artifact.model_dir, **options)
+    runner = getattr(importlib.import_module(place), name)(task, artifact.model_dir, **options)
     if functions.any:
         return HookModel(functions, None, runner, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     return TaskModel(runner, settings)
+
+
+def _runner_of(model: Any, model_dir: Path, device: str) -> TaskRunner | None:
+    """A pipeline that model_fn returned is asked as ours is, so that no client can make it fetch or open things."""
+    from transformers import Pipeline
+
+    from hfserve.tasks import table
+    from hfserve.tasks.pipeline import PipelineRunner
+
+    if not isinstance(model, Pipeline) or model.task not in table.TASKS:
+        return None
+    return PipelineRunner(table.TASKS[model.task], model_dir, device=device, pipe=model)
 
 
 def run_or_retry(run: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any]) -> list[Outcome]:

@@ -91,7 +91,9 @@ class Turns:
             if head.future.done():
                 self._pop(source, line)
                 continue
-            fits = not taken or (head.item.batch_key == taken[0].item.batch_key and tokens + head.item.cost <= most_tokens)
+            fits = not taken or (
+                head.item.batch_key == taken[0].item.batch_key and tokens + head.item.cost <= most_tokens
+            )
             self._lines.move_to_end(source)
             if not fits:
                 skipped += 1
@@ -145,7 +147,7 @@ class Scheduler:
                 waiting.future.set_exception(NotReady("the server stopped before this request was run; retry"))
 
     def submit(self, items: Sequence[Item], *, source: Hashable, deadline: float) -> "list[asyncio.Future[Any]]":
-        """Let the items of one request (`source`) wait; their futures in order. Raises Overloaded when too many wait."""
+        """Let the items of one request (`source`) wait; their futures in order. Raises Overloaded."""
         now = time.monotonic()
         waiting = [Waiting(item, self._loop.create_future(), deadline, now) for item in items]
         with self._changed:

@@ -25,10 +25,15 @@ class Service:
         self._model: Model | None = None
         self._scheduler: Scheduler | None = None
         self._metrics: WorkerMetrics | None = None
+        self._draining = False
 
     def ready(self, model: Model, scheduler: Scheduler, metrics: WorkerMetrics) -> None:
         """From now on, answer with this model."""
         self._model, self._scheduler, self._metrics = model, scheduler, metrics
+
+    def drain(self) -> None:
+        """From now on, refuse what is new; what was accepted is answered."""
+        self._draining = True
 
     async def answer(self, request: Request) -> Reply:
         """The reply to a request; raises nothing but cancellation."""
@@ -65,6 +70,8 @@ class Service:
             return Reply.of_error(ModelError("the server failed; the log has the traceback"), request.request_id)
 
     async def _run(self, request: Request) -> Reply:
+        if self._draining:
+            raise NotReady("the server is stopping; send this request to another one")
         if self._model is None or self._scheduler is None:
             raise NotReady("the model is still loading; retry later")
         large = len(request.body) > LARGE

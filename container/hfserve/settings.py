@@ -18,7 +18,9 @@ from hfserve.errors import SettingsError
 
 MIB = 1 << 20
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-OWN_MMS_KEYS = frozenset({"inference_address", "management_address", "model_store", "load_models", "decode_input_request"})
+OWN_MMS_KEYS = frozenset(
+    {"inference_address", "management_address", "model_store", "load_models", "decode_input_request"}
+)
 
 
 def _field(default: Any, *variables: str, help: str, **rules: Any) -> Any:
@@ -51,24 +53,40 @@ class Settings(BaseSettings):
         True, "HFSERVE_INSTALL_REQUIREMENTS", help="Install `code/requirements.txt` before the model loads."
     )
     network_isolation: bool = _field(
-        False, "HFSERVE_NETWORK_ISOLATION", help="No way out: requirements only from wheels in `code/`, nothing downloaded."
+        False,
+        "HFSERVE_NETWORK_ISOLATION",
+        help="No way out: requirements only from wheels in `code/`, nothing downloaded.",
     )
     hub_offline: bool = _field(False, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", help="Never ask the Hub.")
     allow_pickle: bool = _field(
-        False, "HFSERVE_ALLOW_PICKLE", help="Load a pickle-only checkpoint (weights only) when there are no safetensors."
+        False,
+        "HFSERVE_ALLOW_PICKLE",
+        help="Load a pickle-only checkpoint (weights only) when there are no safetensors.",
     )
 
     # How it is reached
     host: str = _field("127.0.0.1", "HFSERVE_HOST", help="Address to listen on; the image sets 0.0.0.0.")
     port: int = _field(
-        8080, "SAGEMAKER_BIND_TO_PORT", "PORT", "HFSERVE_PORT", ge=0, le=65535, help="Port to listen on; 0 takes a free one."
+        8080,
+        "SAGEMAKER_BIND_TO_PORT",
+        "PORT",
+        "HFSERVE_PORT",
+        ge=0,
+        le=65535,
+        help="Port to listen on; 0 takes a free one.",
     )
     engine: Literal["auto", "mms", "asgi"] = _field(
-        "auto", "HFSERVE_ENGINE", help="`mms`: nginx and Multi Model Server; `asgi`: no MMS; `auto`: mms where it can run."
+        "auto",
+        "HFSERVE_ENGINE",
+        help="`mms`: nginx and Multi Model Server; `asgi`: no MMS; `auto`: mms where it can run.",
     )
-    nginx: bool = _field(True, "HFSERVE_NGINX", help="Put nginx in front where it is installed; the engine mms needs it.")
+    nginx: bool = _field(
+        True, "HFSERVE_NGINX", help="Put nginx in front where it is installed; the engine mms needs it."
+    )
     default_accept: str = _field(
-        "application/json", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", help="Form of an answer when Accept is missing or */*."
+        "application/json",
+        "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+        help="Form of an answer when Accept is missing or */*.",
     )
     max_body: int = _field(
         25 * MIB, "SAGEMAKER_MAX_REQUEST_SIZE", "MMS_MAX_REQUEST_SIZE", "HFSERVE_MAX_BODY", ge=1,
@@ -126,10 +144,14 @@ class Settings(BaseSettings):
     log: Literal["auto", "json", "text"] = _field(
         "auto", "HFSERVE_LOG", help="`json`, `text` for people, or `auto`: text on a terminal."
     )
-    log_level: int = _field(20, "SAGEMAKER_CONTAINER_LOG_LEVEL", "HFSERVE_LOG_LEVEL", help="Least level: a number or name.")
+    log_level: int = _field(
+        20, "SAGEMAKER_CONTAINER_LOG_LEVEL", "HFSERVE_LOG_LEVEL", help="Least level: a number or name."
+    )
     region: str | None = _field(None, "SAGEMAKER_REGION", "AWS_REGION", help="AWS region, for hooks that ask.")
     run_dir: Path | None = _field(
-        None, "HFSERVE_RUN_DIR", help="Directory of sockets and configuration; unset: a temporary one, removed at the end."
+        None,
+        "HFSERVE_RUN_DIR",
+        help="Directory of sockets and configuration; unset: a temporary one, removed at the end.",
     )
 
     @field_validator("log_level", mode="before")
@@ -227,7 +249,9 @@ def _cell(text: str | None) -> str:
 def _mms_keys(environ: Mapping[str, str]) -> dict[str, str]:
     known = {variable for field in Settings.model_fields.values() for variable in names(field)}
     keys = {k: v for k, v in environ.items() if k.startswith("MMS_") and v and k not in known}
-    return {k.removeprefix("MMS_").lower(): v for k, v in keys.items() if k.removeprefix("MMS_").lower() not in OWN_MMS_KEYS}
+    return {
+        k.removeprefix("MMS_").lower(): v for k, v in keys.items() if k.removeprefix("MMS_").lower() not in OWN_MMS_KEYS
+    }
 
 
 def _complaint(detail: Any, flags: Mapping[str, Any]) -> str:

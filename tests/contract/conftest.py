@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from server import ENGINES, Server
 
 HOOKS = Path(__file__).parent.parent / "hooks"

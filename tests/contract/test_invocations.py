@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+
 from server import assert_error
 
 GOOD, BAD = "I love this", "This is terrible"
@@ -153,7 +154,8 @@ def _npy(array):
         ("DELETE", "/ping", 405, "GET"), ("POST", "/metrics", 405, "GET"),
         ("GET", "/nope", 404, None), ("POST", "/predictions/model", 404, None), ("GET", "/models/model", 404, None),
         ("GET", "/_reply/0/" + "0" * 32, 404, None), ("DELETE", "/models/model", 404, None),
-        ("GET", "/_reply/" + "0" * 32, 404, None), ("POST", "/_asgi", 404, None), ("GET", "/api-description", 404, None),
+        ("GET", "/_reply/" + "0" * 32, 404, None), ("POST", "/_asgi", 404, None),
+        ("GET", "/api-description", 404, None),
     ],
 )  # fmt: skip
 def test_a_route_or_method_that_is_not_there_answers_in_the_same_shape(demo, method, path, status, allow):
@@ -197,7 +199,11 @@ def test_requests_keep_their_id(demo):
 
 def test_unknown_headers_and_hosts_do_no_harm(demo):
     """[6, 21]"""
-    headers = {"Host": "model.internal:99", "X-Amzn-SageMaker-Custom-Attributes": "a=b", "X-HFServe-Content-Type": "image/png"}
+    headers = {
+        "Host": "model.internal:99",
+        "X-Amzn-SageMaker-Custom-Attributes": "a=b",
+        "X-HFServe-Content-Type": "image/png",
+    }
     assert label(demo.post(json={"inputs": GOOD}, headers=headers).json()) == "POSITIVE"
 
 
@@ -217,7 +223,10 @@ def test_good_and_bad_requests_in_company_get_each_its_own(demo):
 def test_many_requests_share_a_forward_pass(demo):
     before = metric(demo, "hfserve_batch_items_count"), metric(demo, "hfserve_batch_items_sum")
     demo.post(json={"inputs": [GOOD] * 64})
-    batches, items = metric(demo, "hfserve_batch_items_count") - before[0], metric(demo, "hfserve_batch_items_sum") - before[1]
+    batches, items = (
+        metric(demo, "hfserve_batch_items_count") - before[0],
+        metric(demo, "hfserve_batch_items_sum") - before[1],
+    )
     assert items == 64
     assert batches < 40
 
@@ -234,7 +243,8 @@ def test_metrics_count_requests_by_task_and_status(demo):
     demo.post(json={"inputs": GOOD})
     assert metric(demo, line) == before + 1
     text = demo.client.get("/metrics").text
-    for name in ("hfserve_requests_in_flight", "hfserve_queue_seconds", "hfserve_batch_tokens", "hfserve_forward_seconds",
+    for name in ("hfserve_requests_in_flight", "hfserve_queue_seconds", "hfserve_batch_tokens",
+                 "hfserve_forward_seconds",
                  "hfserve_restarts", "hfserve_memory_bytes", "hfserve_workers_ready 1.0"):  # fmt: skip
         assert name in text
 
@@ -266,7 +276,10 @@ def test_garbage_on_the_wire_is_answered_400_and_harms_nobody(demo):
 def test_many_requests_on_one_connection(demo):
     address = urlsplit(demo.url)
     body = b'{"inputs": "I love this"}'
-    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = (
+        b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         file = connection.makefile("rb")
         for _ in range(20):

@@ -14,8 +14,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import hfserve
 import pytest
+
+import hfserve
 from hfserve import artifacts
 from hfserve.artifacts import Artifact, archive, load, resolve, save
 from hfserve.errors import ArtifactError

@@ -8,6 +8,9 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from hfserve import codecs
 from hfserve.codecs import Records
 from hfserve.codecs.media import CHARSETS
@@ -21,8 +24,6 @@ from hfserve.errors import (
     ServeError,
     UnsupportedMediaType,
 )
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 JSON, LINES, CSV, NPY, TEXT = "application/json", "application/jsonlines", "text/csv", "application/x-npy", "text/plain"
 CONTENT_TYPES = [name.replace("*", "png") for codec in CODECS for name in codec.names]

@@ -5,12 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hfserve import hooks
 from hfserve.errors import HookError, ModelError
 from hfserve.hooks import Context, Hooks
 from hfserve.messages import Request
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXAMPLES = Path(__file__).parents[1] / "hooks"
 CONTEXT = object()

@@ -8,14 +8,15 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from hfserve.errors import LoadError
-from hfserve.tasks.detect import detect, possible
-from hfserve.tasks.table import DROPPED, TASKS
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+from hfserve.errors import LoadError
+from hfserve.tasks.detect import detect, possible
+from hfserve.tasks.table import DROPPED, TASKS
 
 BY_TABLE = {
     "AUDIO_CLASSIFICATION": "audio-classification",

@@ -17,9 +17,10 @@ from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import tiny
 import torch
 import transformers
+
+import tiny
 from hfserve.errors import InvalidInput, LoadError, OutOfMemory, PayloadTooLarge, UnsupportedMediaType
 from hfserve.tasks import pipeline
 from hfserve.tasks.pipeline import FORMS, NEEDS, PipelineRunner, build, jsonable, resampled

@@ -7,9 +7,10 @@ import sys
 import wave
 
 import pytest
+from PIL import Image
+
 from hfserve.errors import LoadError, SettingsError
 from hfserve.tasks.table import DROPPED, TASKS, find
-from PIL import Image
 
 
 def test_there_is_a_row_for_every_pipeline_of_transformers():

@@ -25,7 +25,8 @@ def app(
         if now.ok:
             return Response(b"")
         reason = f"{now.state}: {now.reason}" if now.reason else now.state
-        return response(Reply.of_error(NotReady(reason), request_id(http.headers)), "")
+        rid = request_id(http.headers)
+        return response(Reply.of_error(NotReady(reason), rid), rid)
 
     async def invocations(http: Request) -> Response:
         now = health()

@@ -53,7 +53,8 @@ def command(settings: Settings, run_dir: Path, java: str, jar: Path) -> list[str
     """The argv that runs the server itself; its own launcher would orphan it on SIGTERM."""
     return [
         java, "-Xms32m", "-Xmx384m", "-XX:MaxDirectMemorySize=256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-        "-XX:+ExitOnOutOfMemoryError", "-Xshare:auto", f"-Dmodel_server_home={run_dir}", f"-Djava.io.tmpdir={run_dir}/tmp",
+        "-XX:+ExitOnOutOfMemoryError", "-Xshare:auto", f"-Dmodel_server_home={run_dir}",
+        f"-Djava.io.tmpdir={run_dir}/tmp",
         f"-Dlog4j.configurationFile=file://{run_dir}/log4j2.xml", *shlex.split(settings.vmargs),
         "-cp", str(jar), "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,
         "-f", str(run_dir / "mms.properties"),

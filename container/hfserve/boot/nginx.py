@@ -38,7 +38,11 @@ PAGES = (
     Page("payload_too_large", errors.PayloadTooLarge("the body may have {limit} bytes at most"), (413,)),
     Page("uri_too_long", errors.BadRequest("the address is too long"), (414,)),
     Page("overloaded", errors.Overloaded("{queued} requests are already waiting; retry later"), (429, 503)),
-    Page("worker_died", errors.NotReady("the worker that had this request is gone, and is being replaced; retry"), (500, 502)),
+    Page(
+        "worker_died",
+        errors.NotReady("the worker that had this request is gone, and is being replaced; retry"),
+        (500, 502),
+    ),
     Page("not_ready", errors.NotReady("the server is starting; retry later")),
     Page("draining", errors.NotReady("the server is stopping; send this request to another one")),
     Page("deadline", errors.DeadlineExceeded("the answer was not ready before the deadline"), (504,)),
@@ -48,7 +52,9 @@ PAGES = (
 
 def find() -> str | None:
     """The nginx program, None when there is none."""
-    return shutil.which("nginx") or next((p for p in ("/usr/sbin/nginx", "/usr/local/sbin/nginx") if Path(p).exists()), None)
+    return shutil.which("nginx") or next(
+        (p for p in ("/usr/sbin/nginx", "/usr/local/sbin/nginx") if Path(p).exists()), None
+    )
 
 
 def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int, mms: bool) -> str:
@@ -69,7 +75,8 @@ def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int,
         "small": mms_location if mms else "/_asgi",
         "workers": " ".join(f"server {socket} max_fails=0;" for socket in sockets),
         "worker_upstreams": "\n".join(
-            f"  upstream worker{slot} {{ server {socket} max_fails=0; keepalive 8; }}" for slot, socket in enumerate(sockets)
+            f"  upstream worker{slot} {{ server {socket} max_fails=0; keepalive 8; }}"
+            for slot, socket in enumerate(sockets)
         ),
         "error_pages": "\n".join(
             f"    error_page {' '.join(map(str, page.codes))} = {page.address};" for page in PAGES if page.codes

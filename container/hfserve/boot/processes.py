@@ -55,7 +55,7 @@ class Child:
 
 
 class Processes:
-    """Starts children, folds what they print into the log, and reaps everything, adopted orphans too (contract row 2)."""
+    """Starts children, folds what they print into the log, and reaps all, adopted orphans too (contract row 2)."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -129,7 +129,13 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 def _level(text: str) -> str:
     """The level that a line of nginx's or Java's names."""
     head = text[:60]
-    if "[emerg]" in head or "[crit]" in head or "[alert]" in head or "[error]" in head or head.startswith(("ERROR", "FATAL")):
+    if (
+        "[emerg]" in head
+        or "[crit]" in head
+        or "[alert]" in head
+        or "[error]" in head
+        or head.startswith(("ERROR", "FATAL"))
+    ):
         return "error"
     return "warning" if "[warn]" in head or head.startswith("WARN") else "info"
 
@@ -141,5 +147,3 @@ def describe(status: int) -> str:
     with contextlib.suppress(ValueError):
         return f"signal {signal.Signals(-status).name}"
     return f"signal {-status}"
-
-

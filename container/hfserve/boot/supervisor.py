@@ -10,8 +10,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -92,7 +93,9 @@ class Supervisor:
     async def _start(self, started: float) -> None:
         self._take_port()
         count = self.settings.workers or max(1, device.gpus())
-        log.info("starting", extra={"engine": self._engine, "nginx": bool(self._nginx), "workers": count, "port": self._port})
+        log.info(
+            "starting", extra={"engine": self._engine, "nginx": bool(self._nginx), "workers": count, "port": self._port}
+        )
         (self.run_dir / "metrics").mkdir(exist_ok=True)
         self.settings.save(self.run_dir)
         if self._nginx:
@@ -204,7 +207,9 @@ class Supervisor:
             listener.listen(1024)
         except OSError as error:
             place = f"{self.settings.host}:{self.settings.port}"
-            raise SettingsError(f"cannot listen on {place}: {error.strerror}; choose another port with --port") from None
+            raise SettingsError(
+                f"cannot listen on {place}: {error.strerror}; choose another port with --port"
+            ) from None
         listener.setblocking(False)
         self._tcp = listener
         self._changed()
@@ -219,6 +224,8 @@ class Supervisor:
             self._stand_in = self._server(("Connection", "close"))
             self._begin(self._stand_in.serve([self._tcp.dup()]))
         elif not needed and self._stand_in is not None:
+            for acceptor in self._stand_in.servers:
+                acceptor.close()  # now, so that no request that follows a good /ping comes here
             self._stand_in.should_exit = True
             self._stand_in = None
 
@@ -293,13 +300,12 @@ class Supervisor:
 
         loop.add_reader(backend, ended)
 
-    async def _keep(self, name: str, start: "object") -> None:
+    async def _keep(self, name: str, start: Callable[[], Child]) -> None:
         """Start a process of the front, and start it again whenever it ends."""
         failures = 0
         while True:
             began = time.monotonic()
-            child: Child = start()  # type: ignore[operator]
-            self._children[name] = child
+            self._children[name] = child = start()
             status = await asyncio.shield(child.ended)
             child.kill_session()
             if self._draining:
@@ -321,9 +327,9 @@ class Supervisor:
             except httpx.HTTPError:
                 return 0
 
-    def _begin(self, work: "object") -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside all else; a StartError of it ends the server."""
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -373,7 +379,9 @@ def serve(settings: Settings, sink: Sink) -> int:
     run_dir = given or Path(tempfile.mkdtemp(prefix="hfserve-"))
     try:
         if len(str(run_dir)) > LONGEST_RUN_DIR:
-            raise SettingsError(f"{run_dir} is too long a name for a run directory; set HFSERVE_RUN_DIR to a shorter one")
+            raise SettingsError(
+                f"{run_dir} is too long a name for a run directory; set HFSERVE_RUN_DIR to a shorter one"
+            )
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "draining").unlink(missing_ok=True)
         return asyncio.run(_run(settings, run_dir, sink))

@@ -65,10 +65,10 @@ class WorkerProcess:
             was_ready = self._health.ok
             ever_ready = ever_ready or was_ready
             failures = 0 if was_ready else failures + 1
-            reason = self._health.reason if self._health.state == "failed" else f"worker {self.slot} ended: {describe(status)}"
-            if self._health.state == "failed" or not was_ready:
-                if not ever_ready or failures >= MOST_FAILURES:
-                    raise LoadError(reason if self._health.state == "failed" else f"{reason} while {self._health.reason}")
+            failed = self._health.state == "failed"
+            reason = self._health.reason if failed else f"worker {self.slot} ended: {describe(status)}"
+            if not was_ready and (not ever_ready or failures >= MOST_FAILURES):
+                raise LoadError(reason if failed else f"{reason} while {self._health.reason}")
             self._metrics.restarts.labels("worker").inc()
             self._set(Health("starting", f"{reason}; it is being replaced"))
             log.error("%s; it is being replaced", reason, extra={"pid": self.pid})
@@ -88,8 +88,8 @@ class WorkerProcess:
             "--report", str(writing), *(["--tcp", str(self._tcp)] if self._tcp is not None else []),
         ]  # fmt: skip
         environment = child_environment(
-            PROMETHEUS_MULTIPROC_DIR=str(self._run_dir / "metrics"), PYTHONUNBUFFERED="1", TOKENIZERS_PARALLELISM="false",
-            HF_HUB_OFFLINE="1", TQDM_DISABLE="1",
+            PROMETHEUS_MULTIPROC_DIR=str(self._run_dir / "metrics"), PYTHONUNBUFFERED="1",
+            TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", TQDM_DISABLE="1",
         )  # fmt: skip
         self._child = self._processes.start(f"worker-{self.slot}", argv, environment=environment, pass_fds=passed)
         self.pid = self._child.pid
@@ -113,7 +113,11 @@ class WorkerProcess:
         born = time.monotonic()
         while True:
             loading = self._health.state == "starting"
-            patience = max(0.1, born + self._settings.startup_timeout_s - time.monotonic()) if loading else self._settings.hang_s
+            patience = (
+                max(0.1, born + self._settings.startup_timeout_s - time.monotonic())
+                if loading
+                else self._settings.hang_s
+            )
             try:
                 line = await asyncio.wait_for(reader.readline(), patience)
             except TimeoutError:
@@ -123,7 +127,9 @@ class WorkerProcess:
                     return
                 line = b""
             if loading and time.monotonic() - born > self._settings.startup_timeout_s:
-                self._set(Health("failed", f"the model took longer than {self._settings.startup_timeout_s:g} s to load"))
+                self._set(
+                    Health("failed", f"the model took longer than {self._settings.startup_timeout_s:g} s to load")
+                )
                 child.kill_session()
                 return
             if not line:

@@ -90,7 +90,7 @@ async def read_body(http: HttpRequest, limit: int, patience: float) -> bytes:
     """The whole body; raises PayloadTooLarge, or RequestTimeout when its pieces are too far apart."""
     if int(http.headers.get("content-length") or 0) > limit:
         raise PayloadTooLarge(f"the body may have {limit} bytes at most")
-    pieces = []
+    pieces: list[bytes] = []
     size = 0
     stream = http.stream()
     while True:

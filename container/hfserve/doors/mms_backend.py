@@ -9,7 +9,6 @@ import argparse
 import os
 import selectors
 import socket
-import sys
 from pathlib import Path
 
 RETRY = 0.05
@@ -69,4 +68,4 @@ def hand_over(connection: socket.socket, slot: int, worker: Path, selector: sele
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -70,7 +70,7 @@ class MmsDoor:
         return _packed_int(200) + _packed(PADDING) + b"".join(frames) + END
 
     def _reply_frame(self, mms_id: bytes, reply: Reply) -> bytes:
-        headers = {k: v for k, v in reply.headers.items()}
+        headers = dict(reply.headers)
         metadata = sum(len(k) + len(v) for k, v in headers.items()) + len(reply.content_type)
         if reply.chunks or reply.status != 200 or len(reply.body) > MOST_BODY or metadata > MOST_METADATA:
             ticket = self._stash.put(reply)

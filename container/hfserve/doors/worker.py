@@ -69,7 +69,7 @@ class Worker:
         """Live until SIGTERM, or until the model cannot be loaded; the exit status."""
         http = self._http()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, setattr, http, "should_exit", True)
+        loop.add_signal_handler(signal.SIGTERM, self._drain, http)
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         handed = self._listen_for_connections()
         async with contextlib.AsyncExitStack() as life:
@@ -83,6 +83,10 @@ class Worker:
             beating.cancel()
             loop.remove_reader(handed)
         return self.exit_status
+
+    def _drain(self, http: Server) -> None:
+        self.service.drain()
+        http.should_exit = True
 
     def _http(self) -> Server:
         forward = asgi_forward(self.run_dir) if self._tcp is not None else None
@@ -114,7 +118,9 @@ class Worker:
         self.service.ready(model, self.scheduler, WorkerMetrics(model.task))
         gc.collect()
         gc.freeze()
-        log.info("ready", extra={"task": model.task, "lanes": limits.lanes, "seconds": round(time.monotonic() - started, 2)})
+        log.info(
+            "ready", extra={"task": model.task, "lanes": limits.lanes, "seconds": round(time.monotonic() - started, 2)}
+        )
         self._tell("ready", "")
 
     def _limits(self, model: Model) -> Limits:
@@ -178,7 +184,9 @@ def asgi_forward(run_dir: Path) -> asgi.Forward:
     )
 
     async def forward(request: Request) -> Response:
-        reply = await client.request(request.method, request.url.path, headers={"x-request-id": asgi.request_id(request.headers)})
+        reply = await client.request(
+            request.method, request.url.path, headers={"x-request-id": asgi.request_id(request.headers)}
+        )
         return Response(reply.content, reply.status_code, dict(reply.headers))
 
     return forward

@@ -40,7 +40,11 @@ class Encoder:
         cut = bool(encoding.overflowing)
         if longest is not None and longest < len(encoding.ids):
             encoding, cut = self._shortened(text, pair, longest), True
-        columns = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids, "attention_mask": encoding.attention_mask}
+        columns = {
+            "input_ids": encoding.ids,
+            "token_type_ids": encoding.type_ids,
+            "attention_mask": encoding.attention_mask,
+        }
         return {name: columns[name] for name in self._names}, cut
 
     def _shortened(self, text: str, pair: str | None, longest: int) -> Any:
@@ -73,6 +77,20 @@ def _limit(tokenizer: Any, config: Any) -> int:
 
 
 OFFSET_FAMILIES = frozenset(
-    "roberta camembert xlm-roberta xlm-roberta-xl roberta-prelayernorm mpnet longformer data2vec-text ibert xmod mra "
-    "layoutlmv3 lilt luke".split()
+    [
+        "roberta",
+        "camembert",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "roberta-prelayernorm",
+        "mpnet",
+        "longformer",
+        "data2vec-text",
+        "ibert",
+        "xmod",
+        "mra",
+        "layoutlmv3",
+        "lilt",
+        "luke",
+    ]
 )

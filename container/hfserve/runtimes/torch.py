@@ -15,20 +15,26 @@ MOST_PADDING = 1.25
 
 def load(auto_class: Any, model_dir: Path, *, device: str, trust_remote_code: bool, allow_pickle: bool) -> Any:
     """A model in evaluation mode on its device; raises LoadError with what is wrong with the files."""
-    pickles = [] if any(model_dir.glob("*.safetensors")) else sorted(model_dir.glob("*.bin"))
-    if pickles and not allow_pickle:
-        raise LoadError(
-            f"{pickles[0].name} is a pickle, which can run code when it is loaded; convert it to safetensors, "
-            "or set HFSERVE_ALLOW_PICKLE=1 to load its weights only"
-        )
+    pickled = only_pickles(model_dir, allowed=allow_pickle)
     try:
         model = auto_class.from_pretrained(
             str(model_dir), trust_remote_code=trust_remote_code, local_files_only=True, weights_only=True,
-            use_safetensors=not pickles, dtype="auto" if device != "cpu" else torch.float32,
+            use_safetensors=not pickled, dtype="auto" if device != "cpu" else torch.float32,
         )  # fmt: skip
     except Exception as error:
         raise LoadError(f"the model did not load: {first_line(error)}") from error
     return model.eval().to(device)
+
+
+def only_pickles(model_dir: Path, *, allowed: bool) -> bool:
+    """Whether the weights are pickles and nothing else; raises LoadError when those are not allowed."""
+    pickles = [] if any(model_dir.glob("*.safetensors")) else sorted(model_dir.glob("*.bin"))
+    if pickles and not allowed:
+        raise LoadError(
+            f"{pickles[0].name} is a pickle, which can run code when it is loaded; convert it to safetensors, "
+            "or set HFSERVE_ALLOW_PICKLE=1 to load its weights only"
+        )
+    return bool(pickles)
 
 
 @contextlib.contextmanager

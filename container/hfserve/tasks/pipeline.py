@@ -50,12 +50,7 @@ def build(
     """transformers' pipeline of a directory on a device; raises LoadError with the reason."""
     from transformers import pipeline
 
-    pickles = [] if any(model_dir.glob("*.safetensors")) else sorted(model_dir.glob("*.bin"))
-    if pickles and not allow_pickle:
-        raise LoadError(
-            f"{pickles[0].name} is a pickle, which can run code when it is loaded; convert it to safetensors, "
-            "or set HFSERVE_ALLOW_PICKLE=1 to load its weights only"
-        )
+    pickled = runtime.only_pickles(model_dir, allowed=allow_pickle)
     package = NEEDS.get(task_name)
     if package and not importlib.util.find_spec(package):
         raise LoadError(f"{task_name} needs the package {package}, which is not installed")
@@ -64,7 +59,7 @@ def build(
         return make(
             task_name, model=str(model_dir), device=device, trust_remote_code=trust_remote_code,
             dtype=dtype or (torch.float32 if device == "cpu" else "auto"),
-            model_kwargs={"use_safetensors": not pickles, "weights_only": True},
+            model_kwargs={"use_safetensors": not pickled, "weights_only": True},
         )  # fmt: skip
     except Exception as error:
         raise LoadError(f"the {task_name} model did not load: {_reason(error)}") from error
@@ -77,11 +72,17 @@ class PipelineRunner:
 
     def __init__(
         self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False,
-        dtype: Any = None,
+        dtype: Any = None, pipe: Any = None,
     ) -> None:  # fmt: skip
-        options = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle, "dtype": dtype}
         self.task = task
-        self.pipe = build(task.name, model_dir, device=device, **options)
+        self.pipe = pipe or build(
+            task.name,
+            model_dir,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+            dtype=dtype,
+        )
         self._form = FORMS[task.name]
         self._names = _names(self.pipe) | self._form.more
         self._generation = _generation(self.pipe)

@@ -1,6 +1,6 @@
 """text-classification: labels and scores of a text or a pair of texts, in one shared pass for many requests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +78,9 @@ class TextClassification:
                 f"{place} is longer than the {self._encode.limit} tokens that the model takes; "
                 'shorten it, or leave out "truncation": false'
             )
-        return Item(encoded, chosen.model_dump(include={"top_k", "function_to_apply"}), "text", len(encoded["input_ids"]))
+        return Item(
+            encoded, chosen.model_dump(include={"top_k", "function_to_apply"}), "text", len(encoded["input_ids"])
+        )
 
     def _scored(self, logits: "np.ndarray[Any, Any]", function: str | None, top_k: int | None) -> Any:
         scores = _FUNCTIONS[function or self._function](logits)
@@ -120,8 +122,8 @@ def _softmax(logits: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     return np.asarray(exponents / exponents.sum())
 
 
-_FUNCTIONS = {
-    "softmax": _softmax,
-    "sigmoid": lambda logits: 1 / (1 + np.exp(-logits)),
-    "none": lambda logits: logits,
-}
+def _sigmoid(logits: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    return np.asarray(1 / (1 + np.exp(-logits)))
+
+
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {"softmax": _softmax, "sigmoid": _sigmoid, "none": np.asarray}
