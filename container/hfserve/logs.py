@@ -56,11 +56,12 @@ def fold(line: str, source: str, level: str = "info") -> dict[str, Any]:
 
 def for_people(event: dict[str, Any]) -> str:
     """An event as a line for a terminal."""
-    rest = {k: v for k, v in event.items() if k not in {"time", "level", "source", "event", "traceback"}}
+    rest = {k: v for k, v in event.items() if k not in {"time", "level", "source", "event", "traceback", "try"}}
     level = event.get("level", "info")
     mark = "" if level in {"info", "debug"} else f"{level.upper()}: "
     extra = "  " + " ".join(f"{k}={v}" for k, v in rest.items()) if rest else ""
     trace = "\n" + event["traceback"] if event.get("traceback") else ""
+    trace += f"\n\n    {event['try']}\n" if event.get("try") else ""
     return f"{event.get('time', '')[11:19]} {event.get('source', ''):<10} {mark}{event['event']}{extra}{trace}"
 
 

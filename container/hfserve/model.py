@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from hfserve import codecs, hooks
 from hfserve.artifacts import Artifact
 from hfserve.codecs import Records
+from hfserve.context import Context
 from hfserve.errors import HookError, InvalidInput, LoadError, ModelError, ServeError
-from hfserve.hooks import Context, Hooks
+from hfserve.hooks import Hooks
 from hfserve.logs import request_id
 from hfserve.messages import JSON, Item, Outcome, Reply, Request
 from hfserve.settings import Settings
@@ -326,13 +327,12 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
 
 def _runner_of(model: Any, model_dir: Path, device: str) -> TaskRunner | None:
     """A pipeline that model_fn returned is asked as ours is, so that no client can make it fetch or open things."""
-    from transformers import Pipeline
-
     from hfserve.tasks import table
+
+    if not type(model).__module__.startswith("transformers.pipelines.") or model.task not in table.TASKS:
+        return None
     from hfserve.tasks.pipeline import PipelineRunner
 
-    if not isinstance(model, Pipeline) or model.task not in table.TASKS:
-        return None
     return PipelineRunner(table.TASKS[model.task], model_dir, device=device, pipe=model)
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
 from server import HFSERVE, Server, assert_error
 
 SLOW = """

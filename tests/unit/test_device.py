@@ -1,9 +1,9 @@
 import os
 
 import pytest
+
 from hfserve.runtimes import device
 from hfserve.runtimes.device import _quota_v1, _quota_v2
-
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfserve import hooks
+from hfserve.context import Context
 from hfserve.errors import HookError, ModelError
-from hfserve.hooks import Context, Hooks
+from hfserve.hooks import Hooks
 from hfserve.messages import Request
 
 EXAMPLES = Path(__file__).parents[1] / "hooks"

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hfserve import logs
-from hfserve.logs import JsonLines, fold, for_people, stamp
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from hfserve import logs
+from hfserve.logs import JsonLines, fold, for_people, stamp
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 

@@ -7,13 +7,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from hfserve import scheduler as room
 from hfserve.errors import ModelError, NotReady, Overloaded
 from hfserve.messages import Item
 from hfserve.scheduler import Limits, Scheduler
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 PATIENCE = 5
 SOON = time.monotonic() + 3600
@@ -321,7 +322,9 @@ def test_a_batch_that_outlives_the_event_loop_ends_quietly(monkeypatch):
     assert raised == []
 
 
-@pytest.mark.parametrize("raised", [SystemExit(1), KeyboardInterrupt(), ValueError("x"), GeneratorExit(), MemoryError()], ids=repr)
+@pytest.mark.parametrize(
+    "raised", [SystemExit(1), KeyboardInterrupt(), ValueError("x"), GeneratorExit(), MemoryError()], ids=repr
+)
 def test_a_lane_outlives_whatever_the_model_raises(raised):
     def run(items, threads):
         if items[0].data == "raise":

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from hfserve.errors import InvalidInput
 from hfserve.streaming import begin, frame, pieces
 

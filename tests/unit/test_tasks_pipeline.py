@@ -22,8 +22,11 @@ import transformers
 
 import tiny
 from hfserve.errors import InvalidInput, LoadError, OutOfMemory, PayloadTooLarge, UnsupportedMediaType
-from hfserve.tasks import pipeline
-from hfserve.tasks.pipeline import FORMS, NEEDS, PipelineRunner, build, jsonable, resampled
+from hfserve.tasks import media
+from hfserve.tasks.answers import jsonable
+from hfserve.tasks.media import resampled
+from hfserve.tasks.pipeline import NEEDS, PipelineRunner, build
+from hfserve.tasks.requests import FORMS
 from hfserve.tasks.table import TASKS
 
 torch.set_num_threads(1)
@@ -375,7 +378,7 @@ def test_a_film_is_no_list_of_other_files():
     assert read(base64.b64encode(b"RIFF....AVI ").decode(), "inputs", None) == b"RIFF....AVI "
     with pytest.raises(InvalidInput, match="list of other files"):
         read(b"#EXTM3U\n/etc/passwd", "inputs", None)
-    with pipeline._openable(b"film") as path:
+    with media.openable(b"film") as path:
         assert Path(path).read_bytes() == b"film"
     assert not Path(path).exists()
 
@@ -446,12 +449,12 @@ def _wav(tag, bits, data, *, channels=1, rate=16_000, extensible=False):
 )
 @pytest.mark.parametrize("extensible", [False, True])
 def test_every_usual_kind_of_wav_is_read(tag, bits, data, extensible):
-    samples, rate = pipeline._wav(_wav(tag, bits, data, extensible=extensible))
+    samples, rate = media.wav(_wav(tag, bits, data, extensible=extensible))
     assert rate == 16_000 and samples.tolist() == [0, 0.5, -0.5]
 
 
 def test_channels_become_one():
-    samples, _ = pipeline._wav(_wav(1, 16, np.array([0, 1 << 14, 1 << 14, 0, 9], "<i2").tobytes(), channels=2))
+    samples, _ = media.wav(_wav(1, 16, np.array([0, 1 << 14, 1 << 14, 0, 9], "<i2").tobytes(), channels=2))
     assert samples.tolist() == [0.25, 0.25]
 
 
@@ -496,7 +499,7 @@ def test_other_kinds_of_audio_need_ffmpeg(runner, monkeypatch, tmp_path):
     with pytest.raises(InvalidInput, match="not audio that ffmpeg can read"):
         runner("audio-classification").items(b"else")
     command.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(9)\n")
-    monkeypatch.setattr(pipeline, "SECONDS_TO_DECODE", 0.2)
+    monkeypatch.setattr(media, "SECONDS_TO_DECODE", 0.2)
     with pytest.raises(PayloadTooLarge, match="to decode"):
         runner("audio-classification").items(b"OggS")
 

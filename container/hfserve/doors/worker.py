@@ -100,11 +100,13 @@ class Worker:
     async def _load(self, life: contextlib.AsyncExitStack, http: Server) -> None:
         started = time.monotonic()
         self._tell("starting", "the model is loading")
+        log.info("loading the model")
         try:
             artifact = artifacts.load(self.run_dir)
             sys.path[:0] = [str(path) for path in artifact.python_path]
             model = await asyncio.to_thread(load, artifact, self.settings, slot=self.slot)
             self._tell("starting", "the model is warming up")
+            log.info("warming up")
             await asyncio.to_thread(model.warm_up)
         except Exception as error:
             if not isinstance(error, StartError):

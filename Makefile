@@ -1,0 +1,41 @@
+# make serve · make test · make check · make docs · make bench
+# PORT=9000 changes the port, MODEL=… what is served, TORCH_INDEX=… where torch comes from (see README).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: serve setup test check docs bench clean
+
+serve: setup
+	@exec $(BIN)/hfserve serve $(MODEL)
+
+setup: $(VENV)/.installed
+	@sh container/system.sh
+
+test: setup $(VENV)/.dev
+	HF_HUB_OFFLINE=1 $(BIN)/pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed
+	$(BIN)/hfserve settings --markdown > docs/settings.md
+
+bench: setup $(VENV)/.dev
+	$(BIN)/pip install -q -e '.[bench]'
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf $(VENV) bench/.cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@sh container/install.sh $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
+	@$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

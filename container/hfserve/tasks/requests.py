@@ -1,0 +1,250 @@
+"""How the requests of each task are read before a pipeline sees them: a form for every task."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from hfserve.errors import InvalidInput
+from hfserve.tasks.forms import kind, split
+from hfserve.tasks.media import read_audio, read_film, read_image, read_two_images
+
+
+def parts(data: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Inputs and parameters; a body without `inputs` is itself the input, and may still name its parameters."""
+    inputs, parameters = split(data)
+    if inputs is data and isinstance(data, dict):
+        rest = {name: value for name, value in data.items() if name not in {"parameters", "options"}}
+        return rest or None, object_in(data, "parameters", "parameters")
+    return inputs, parameters
+
+
+def fields(inputs: Any, parameters: Mapping[str, Any], form: "Form") -> tuple[Any, Mapping[str, Any]]:
+    """The input that stands in an object under a name of its own, with the other fields for parameters."""
+    name = next((name for name in form.names if isinstance(inputs, dict) and name in inputs), None)
+    if name is None:
+        return inputs, parameters
+    return inputs[name], {**{n: value for n, value in inputs.items() if n != name}, **parameters}
+
+
+def object_in(fields: Mapping[str, Any], name: str, place: str = "") -> Mapping[str, Any]:
+    """The object under a name, empty when there is none; raises InvalidInput when it is something else."""
+    value = fields.get(name) or {}
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{place or f'parameters.{name}'} is {kind(value)}; it has to be an object")
+    return value
+
+
+def labels_in(labels: Any) -> list[str]:
+    """Candidate labels; a string holds several, between commas."""
+    names = [label.strip() for label in labels.split(",")] if isinstance(labels, str) else labels
+    if not names:
+        raise InvalidInput('parameters.candidate_labels is missing: a list of labels such as ["good", "bad"]')
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InvalidInput("parameters.candidate_labels has to be a list of strings, none of them empty")
+    return names
+
+
+def check_template(template: Any) -> None:
+    """Python fills the template in, where `{:>99999999}` would fill the memory as well."""
+    if not isinstance(template, str) or "{}" not in template or re.search("[{}]", template.replace("{}", "")):
+        raise InvalidInput("parameters.hypothesis_template has to be a string with {} in the place of the label")
+
+
+def _text(value: Any, place: str, pipe: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{place} is {kind(value)}; it has to be a string")
+    return value
+
+
+def _masked(value: Any, place: str, pipe: Any) -> str:
+    """A text with the model's own mask: [MASK] and <mask> mean the same to a client."""
+    text, mask = _text(value, place, pipe), pipe.tokenizer.mask_token
+    return text if mask in text else re.sub(r"\[MASK\]|<mask>", lambda _: str(mask), text)
+
+
+def _pair_of_texts(value: Any, place: str, pipe: Any) -> Any:
+    if isinstance(value, dict) and set(value) <= {"text", "text_pair"}:
+        return {name: _text(text, f"{place}.{name}", pipe) for name, text in value.items()}
+    return _text(value, place, pipe)
+
+
+def _prompt(value: Any, place: str, pipe: Any) -> Any:
+    """A text to go on with, or a chat."""
+    if isinstance(value, list):
+        return [_message(each, f"{place}[{i}]", pipe, _only_text) for i, each in enumerate(value)]
+    return _message(value, place, pipe, _only_text) if isinstance(value, dict) else _text(value, place, pipe)
+
+
+def _message(value: Any, place: str, pipe: Any, part: Callable[[Any, str, Any], Any]) -> dict[str, Any]:
+    """One message of a chat, every part of its content read."""
+    if not isinstance(value, dict) or not isinstance(value.get("role"), str) or "content" not in value:
+        raise InvalidInput(f'{place} is not a message: {{"role": "user", "content": "…"}}')
+    content = value["content"]
+    if isinstance(content, list):
+        content = [part(each, f"{place}.content[{i}]", pipe) for i, each in enumerate(content)]
+    elif not isinstance(content, str):
+        raise InvalidInput(f"{place}.content is {kind(content)}; it has to be a string or a list of parts")
+    return {**value, "content": content}
+
+
+def _only_text(value: Any, place: str, pipe: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or value.get("type") != "text":
+        raise InvalidInput(f'{place} is not text; this task takes parts as {{"type": "text", "text": "…"}} alone')
+    return {"type": "text", "text": _text(value.get("text"), f"{place}.text", pipe)}
+
+
+def _part(value: Any, place: str, pipe: Any) -> dict[str, Any]:
+    """A part of a message, made anew from what was understood, so that nothing else reaches the processor."""
+    form = str(value.get("type")).removesuffix("_url").removeprefix("input_") if isinstance(value, dict) else None
+    if form not in {"image", "audio"}:
+        return _only_text(value, place, pipe)
+    names = [name for name in (form, f"{form}_url", f"input_{form}", "url", "base64", "data") if name in value]
+    if not names:
+        raise InvalidInput(f'{place}.{form} is missing: {{"type": "{form}", "{form}": "<base64>"}}')
+    content = value[names[0]]
+    if isinstance(content, dict) and content.keys() & {"url", "data"}:
+        content = content.get("url") or content.get("data")
+    return {"type": form, form: (read_image if form == "image" else read_audio)(content, f"{place}.{names[0]}", pipe)}
+
+
+def _mixed(value: Any, place: str, pipe: Any) -> dict[str, Any]:
+    """Text with images and sounds, or a chat, as the pipeline's keyword arguments."""
+    if isinstance(value, dict) and "messages" in value:
+        value = value["messages"]
+    if isinstance(value, list):
+        return {"text": [_message(each, f"{place}[{i}]", pipe, _part) for i, each in enumerate(value)]}
+    if not isinstance(value, dict):
+        return {"text": _text(value, place, pipe)}
+    if unknown := value.keys() - {"text", "image", "images", "audio"}:
+        raise InvalidInput(f"{place}.{min(unknown)}: not known; there are audio, image, images, messages and text")
+    read: dict[str, Any] = {"text": _text(value.get("text"), f"{place}.text", pipe)}
+    if "image" in value or "images" in value:
+        name = "images" if "images" in value else "image"
+        given = value[name] if isinstance(value[name], list) else [value[name]]
+        read["images"] = [read_image(each, f"{place}.{name}", pipe) for each in given]
+    if "audio" in value:
+        read["audio"] = read_audio(value["audio"], f"{place}.audio", pipe)
+    return _as_chat(read, pipe)
+
+
+def _as_chat(read: dict[str, Any], pipe: Any) -> dict[str, Any]:
+    """A picture has its place in a text; where the text of a chat model leaves none, a message makes one."""
+    token, template = getattr(pipe.processor, "image_token", None), getattr(pipe.processor, "chat_template", None)
+    if "images" not in read or not token or not template or token in read["text"]:
+        return read
+    parts = [{"type": "image", "image": picture} for picture in read["images"]]
+    content = [*parts, {"type": "text", "text": read["text"]}]
+    return {"text": [{"role": "user", "content": content}], "return_full_text": False}
+
+
+def _table(value: Any, place: str, pipe: Any) -> dict[str, Any]:
+    """A question about a table of columns; TAPAS takes every cell as text."""
+    if not isinstance(value, dict) or not isinstance(value.get("table"), dict) or not value["table"]:
+        raise InvalidInput(f'{place}.table is missing: {{"query": "…", "table": {{"City": ["Rome"], "Sales": ["7"]}}}}')
+    columns = {name: column if isinstance(column, list) else [column] for name, column in value["table"].items()}
+    if len({len(column) for column in columns.values()}) > 1:
+        raise InvalidInput(f"{place}.table has columns of unequal length")
+    query = value.get("query")
+    queries = query if isinstance(query, list) and query else [query]
+    for each in queries:
+        _text(each, f"{place}.query", pipe)
+    return {"table": {name: [str(cell) for cell in column] for name, column in columns.items()}, "query": query}
+
+
+def _document(value: Any, place: str, pipe: Any) -> dict[str, Any]:
+    """A question about an image, about words with their boxes, or both."""
+    if not isinstance(value, dict) or not value.keys() & {"image", "word_boxes"}:
+        raise InvalidInput(f'{place}.image is missing: {{"image": "<base64>", "question": "…"}}')
+    read: dict[str, Any] = {"question": _text(value.get("question"), f"{place}.question", pipe)}
+    if "image" in value:
+        read["image"] = read_image(value["image"], f"{place}.image", pipe)
+    if "word_boxes" in value:
+        read["word_boxes"] = _boxes(value["word_boxes"], f"{place}.word_boxes")
+    return read
+
+
+def _boxes(value: Any, place: str) -> Any:
+    for each in value if isinstance(value, list) else [None]:
+        if not (isinstance(each, list) and len(each) == 2 and isinstance(each[1], list) and len(each[1]) == 4):
+            raise InvalidInput(f'{place} has to be a list of words and boxes, as ["Total", [10, 10, 90, 40]]')
+    return value
+
+
+def _decision(value: Any, place: str, pipe: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or "state" not in value or not isinstance(value.get("questions"), dict):
+        raise InvalidInput(f'{place} has to be {{"state": …, "questions": {{name: {{"type", "instructions"}}}}}}')
+    assets = object_in(value, "assets", f"{place}.assets")
+    read = {name: _asset(asset, f"{place}.assets.{name}", pipe) for name, asset in assets.items()}
+    return {"state": value["state"], "questions": value["questions"], **({"assets": read} if read else {})}
+
+
+def _asset(value: Any, place: str, pipe: Any) -> Image.Image:
+    return read_image(value.get("data_base64") if isinstance(value, dict) else value, place, pipe)
+
+
+def _never(inputs: list[Any]) -> bool:
+    return False
+
+
+def _chat(inputs: list[Any]) -> bool:
+    return bool(inputs) and isinstance(inputs[0], dict) and "role" in inputs[0]
+
+
+def _flat(inputs: list[Any]) -> bool:
+    return bool(inputs) and not isinstance(inputs[0], list)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the requests of a task are read, and how its pipeline takes them."""
+
+    read: Callable[[Any, str, Any], Any]
+    """From one input, its place in the request and the pipeline, to what the pipeline takes."""
+    names: tuple[str, ...] = ()
+    """Under which the input may stand in an object that holds parameters too."""
+    more: frozenset[str] = frozenset()
+    """Parameters that the signatures of the pipeline do not tell."""
+    one: Callable[[list[Any]], bool] = _never
+    """Whether a list is one input."""
+    whole: bool = False
+    """Whether the pipeline gets a list of inputs as it is, rather than each alone."""
+    spread: bool = False
+    """Whether the input is the pipeline's keyword arguments."""
+    cut: str = ""
+    """The parameter that makes the tokenizer cut what is too long, where the pipeline would let the model fail."""
+
+
+_LABELS = frozenset({"candidate_labels"})
+_WHISPER = frozenset({"language", "task", "condition_on_prev_tokens", "no_speech_threshold", "logprob_threshold"})
+_VOICE = frozenset({"speaker_embeddings", "speaker_id", "tgt_lang"})
+
+FORMS = {
+    "any-to-any": Form(_mixed, one=_chat, spread=True),
+    "audio-classification": Form(read_audio, ("audio",)),
+    "automatic-speech-recognition": Form(read_audio, ("audio",), more=_WHISPER),
+    "decision": Form(_decision),
+    "depth-estimation": Form(read_image, ("image",)),
+    "document-question-answering": Form(_document),
+    "feature-extraction": Form(_text, ("text",), whole=True, cut="tokenize_kwargs"),
+    "fill-mask": Form(_masked, ("text",), whole=True, cut="tokenizer_kwargs"),
+    "image-classification": Form(read_image, ("image",)),
+    "image-feature-extraction": Form(read_image, ("image",)),
+    "image-segmentation": Form(read_image, ("image",)),
+    "image-text-to-text": Form(_mixed, one=_chat, spread=True),
+    "keypoint-matching": Form(read_two_images, ("images",), one=_flat),
+    "mask-generation": Form(read_image, ("image",)),
+    "object-detection": Form(read_image, ("image",)),
+    "table-question-answering": Form(_table),
+    "text-classification": Form(_pair_of_texts, whole=True),
+    "text-generation": Form(_prompt, ("text", "messages"), one=_chat, whole=True),
+    "text-to-audio": Form(_text, ("text",), more=_VOICE),
+    "token-classification": Form(_text, ("text",), whole=True),
+    "video-classification": Form(read_film, ("video",)),
+    "zero-shot-audio-classification": Form(read_audio, ("audio",), more=_LABELS),
+    "zero-shot-classification": Form(_text, ("text", "sequences", "sequence"), more=_LABELS, whole=True),
+    "zero-shot-image-classification": Form(read_image, ("image",), more=_LABELS),
+    "zero-shot-object-detection": Form(read_image, ("image",), more=_LABELS),
+}
