@@ -1,6 +1,6 @@
 """Request → Item → Outcome → Reply: the values that pass between the rooms."""
 
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,16 @@ class Item:
 
 Outcome = Any
 """The result of one item, or the exception that stands for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a lane ran, for the metrics: the seconds that each item waited, and what running took."""
+
+    items: int
+    tokens: int
+    waits: Sequence[float]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

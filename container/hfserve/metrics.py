@@ -9,6 +9,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from hfserve.messages import Batch
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -38,6 +40,14 @@ class WorkerMetrics:
         self.forward_seconds = Histogram(
             "hfserve_forward_seconds", "Seconds a batch ran.", registry=registry, buckets=SECONDS
         )
+
+    def observe(self, batch: Batch) -> None:
+        """Count a batch that was run."""
+        self.batch_items.observe(batch.items)
+        self.batch_tokens.observe(batch.tokens)
+        self.forward_seconds.observe(batch.seconds)
+        for wait in batch.waits:
+            self.queue_seconds.observe(wait)
 
 
 class SupervisorMetrics:

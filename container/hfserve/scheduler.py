@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from hfserve.errors import ModelError, NotReady, Overloaded
-from hfserve.messages import Item, Outcome
+from hfserve.messages import Batch, Item, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +32,6 @@ class Limits:
     max_batch_tokens: int = 512
     max_queued: int = 256
     delay: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What a lane ran, for the metrics: the seconds that each item waited, and what running took."""
-
-    items: int
-    tokens: int
-    waits: Sequence[float]
-    seconds: float
 
 
 @dataclass(slots=True)

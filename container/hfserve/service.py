@@ -9,7 +9,7 @@ from hfserve.logs import request_id
 from hfserve.messages import Reply, Request
 from hfserve.metrics import WorkerMetrics
 from hfserve.model import Job, Model
-from hfserve.scheduler import Batch, Scheduler
+from hfserve.scheduler import Scheduler
 from hfserve.streaming import begin
 
 log = logging.getLogger(__name__)
@@ -19,17 +19,13 @@ LARGE = 64 << 10
 
 
 class Service:
-    """Answers requests with a model; before the model is there, it says so."""
+    """Answers requests with a model."""
 
-    def __init__(self) -> None:
-        self._model: Model | None = None
-        self._scheduler: Scheduler | None = None
-        self._metrics: WorkerMetrics | None = None
+    def __init__(self, model: Model, scheduler: Scheduler, metrics: WorkerMetrics) -> None:
+        self._model = model
+        self._scheduler = scheduler
+        self._metrics = metrics
         self._draining = False
-
-    def ready(self, model: Model, scheduler: Scheduler, metrics: WorkerMetrics) -> None:
-        """From now on, answer with this model."""
-        self._model, self._scheduler, self._metrics = model, scheduler, metrics
 
     def drain(self) -> None:
         """From now on, refuse what is new; what was accepted is answered."""
@@ -39,8 +35,7 @@ class Service:
         """The reply to a request; raises nothing but cancellation."""
         token = request_id.set(request.request_id)
         started = time.monotonic()
-        if self._metrics:
-            self._metrics.in_flight.inc()
+        self._metrics.in_flight.inc()
         reply = Reply(status=499)
         try:
             reply = await self._answer(request)
@@ -48,15 +43,6 @@ class Service:
         finally:
             self._count(reply.status, time.monotonic() - started)
             request_id.reset(token)
-
-    def observe(self, batch: Batch) -> None:
-        """Count a batch that was run."""
-        if self._metrics:
-            self._metrics.batch_items.observe(batch.items)
-            self._metrics.batch_tokens.observe(batch.tokens)
-            self._metrics.forward_seconds.observe(batch.seconds)
-            for wait in batch.waits:
-                self._metrics.queue_seconds.observe(wait)
 
     async def _answer(self, request: Request) -> Reply:
         try:
@@ -72,8 +58,6 @@ class Service:
     async def _run(self, request: Request) -> Reply:
         if self._draining:
             raise NotReady("the server is stopping; send this request to another one")
-        if self._model is None or self._scheduler is None:
-            raise NotReady("the model is still loading; retry later")
         large = len(request.body) > LARGE
         job: Job = await asyncio.to_thread(self._model.prepare, request) if large else self._model.prepare(request)
         futures = self._scheduler.submit(job.items, source=object(), deadline=request.deadline)
@@ -92,7 +76,6 @@ class Service:
                 future.cancel()
 
     def _count(self, status: int, seconds: float) -> None:
-        if self._metrics:
-            self._metrics.in_flight.dec()
-            self._metrics.request_seconds.observe(seconds)
-            self._metrics.requests.labels(self._metrics.task, str(status)).inc()
+        self._metrics.in_flight.dec()
+        self._metrics.request_seconds.observe(seconds)
+        self._metrics.requests.labels(self._metrics.task, str(status)).inc()

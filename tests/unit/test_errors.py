@@ -3,17 +3,19 @@ import json
 import re
 
 import pytest
-from hfserve import errors
-from hfserve.errors import MAX_BODY, InvalidInput, ModelError, NotReady, Overloaded, ServeError, error_body
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from hfserve import errors
+from hfserve.errors import MAX_BODY, InvalidInput, ModelError, NotReady, Overloaded, ServeError, error_body
 
 DRAWN = re.findall(r"── ([A-Z]\w+)(?: (\d{3}))?(?: exit (\d))?", errors.__doc__)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=3000)
 
 
 def classes() -> dict[str, type]:
-    return {name: each for name, each in inspect.getmembers(errors, inspect.isclass) if each.__module__ == errors.__name__}
+    found = inspect.getmembers(errors, inspect.isclass)
+    return {name: each for name, each in found if each.__module__ == errors.__name__}
 
 
 def read(error: ServeError, request_id: str = "r-1") -> dict:

@@ -106,9 +106,10 @@ def test_an_event_that_a_process_printed_is_kept():
 
 
 @pytest.mark.parametrize(
-    "printed", ["plain words", '{"not": "an event"}', "{broken}", "[1]", "{}", '{"event": "cut off', '{"a":' * 50_000 + "}"],
+    "printed",
+    ["plain words", '{"not": "an event"}', "{broken}", "[1]", "{}", '{"event": "cut off', '{"a":' * 50_000 + "}"],
     ids=lambda text: text[:20],
-)  # fmt: skip
+)
 def test_anything_else_that_a_process_printed_is_wrapped(printed):
     found = fold(printed, "nginx", "warning")
     assert found.pop("time")

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,16 @@ class Backend:
         self._workers.append(Worker(self.directory / f"worker-{slot}.fds"))
         return self._workers[-1]
 
+    def wait_for_files(self, count):
+        """Wait until the backend has this many open: only then has it seen what was closed."""
+        end = time.monotonic() + PATIENCE
+        while self.files() != count:
+            assert time.monotonic() < end, self.files()
+            time.sleep(0.001)
+
+    def files(self):
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     def close(self):
         for each in self._connections + self._workers:
             each.close()
@@ -115,22 +127,27 @@ def test_connections_are_spread_evenly(backend):
     for number in range(9):
         running.connect(b"%d" % number)
     taken = [[worker.take().recv(1) for _ in range(3)] for worker in workers]
-    assert sorted(sum(taken, [])) == [b"%d" % n for n in range(9)]
+    assert sorted(itertools.chain(*taken)) == [b"%d" % n for n in range(9)]
 
 
 def test_a_connection_that_has_ended_frees_its_place(backend):
     running = backend(2)
     first, second = running.worker(0), running.worker(1)
+    before = running.files()
     for _ in range(4):
         running.connect()
     for worker in (first, first, second, second):
         worker.take()
+    running.wait_for_files(before + 4)
     for _ in range(2):
         second.let_go()
+    running.wait_for_files(before + 2)
     for say in (b"a", b"b"):
         running.connect(say)
         assert second.take().recv(1) == say
+    running.wait_for_files(before + 4)
     first.let_go()
+    running.wait_for_files(before + 3)
     running.connect(b"c")
     assert first.take().recv(1) == b"c"
 

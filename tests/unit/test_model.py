@@ -408,7 +408,8 @@ def test_hooks_choose_status_headers_and_type_by_the_context(hooked):
     model = hooked("""
         def predict_fn(data, model, context):
             context.set_response_status(202)
-            context.set_response_header(0, "X-Amzn-SageMaker-Custom-Attributes", context.get_request_header(0, "X-Asked"))
+            asked = context.get_request_header(0, "X-Asked")
+            context.set_response_header(0, "X-Amzn-SageMaker-Custom-Attributes", asked)
             context.set_response_content_type(0, "application/vnd.own+json")
             return data
     """)
@@ -492,7 +493,7 @@ def test_what_the_model_raises_is_told_too(hooked):
     def broken(inputs):
         raise RuntimeError("no memory of that")
 
-    with pytest.raises(ModelError, match="^RuntimeError: no memory of that$"):
+    with pytest.raises(ModelError, match=r"^RuntimeError: no memory of that$"):
         answer(hooked(model=broken), ask())
 
 

@@ -132,8 +132,8 @@ def test_a_child_gets_its_environment_its_directory_its_descriptors_and_no_input
 
     async def life(processes):
         child = processes.start(
-            "child", ["bash", "-c", script, "bash", str(writing)], environment={"WHO": "me", "PATH": os.environ["PATH"]},
-            cwd=tmp_path, pass_fds=[writing],
+            "child", ["bash", "-c", script, "bash", str(writing)], cwd=tmp_path, pass_fds=[writing],
+            environment={"WHO": "me", "PATH": os.environ["PATH"]},
         )  # fmt: skip
         assert await child.ended == 0
 

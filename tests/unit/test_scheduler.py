@@ -21,7 +21,7 @@ SOON = time.monotonic() + 3600
 
 
 class Doubling:
-    """A model that doubles numbers and fails on words; it remembers its batches, and can be held in the middle of one."""
+    """A model that doubles numbers and fails on words; it remembers its batches, and can be held within one."""
 
     def __init__(self):
         self.batches = []

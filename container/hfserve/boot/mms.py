@@ -77,7 +77,7 @@ def connections(settings: Settings) -> int:
 def _defaults(settings: Settings) -> dict[str, object]:
     return {
         "job_queue_size": settings.max_queued,
-        "default_response_timeout_seconds": round(settings.timeout + settings.hang_s),
+        "default_response_timeout_seconds": round(settings.startup_timeout_s + settings.timeout + settings.hang_s),
         "unregister_model_timeout": 30,
         "max_request_size": 2 * MIB,
         "max_response_size": 4 * MIB,

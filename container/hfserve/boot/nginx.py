@@ -43,7 +43,7 @@ PAGES = (
         errors.NotReady("the worker that had this request is gone, and is being replaced; retry"),
         (500, 502),
     ),
-    Page("not_ready", errors.NotReady("the server is starting; retry later")),
+    Page("not_ready", errors.NotReady("no worker is ready, /ping says why; retry later")),
     Page("draining", errors.NotReady("the server is stopping; send this request to another one")),
     Page("deadline", errors.DeadlineExceeded("the answer was not ready before the deadline"), (504,)),
     Page("not_supported", errors.BadRequest("this version of HTTP is not spoken here"), (505,)),

@@ -97,6 +97,7 @@ class Supervisor:
             "starting", extra={"engine": self._engine, "nginx": bool(self._nginx), "workers": count, "port": self._port}
         )
         (self.run_dir / "metrics").mkdir(exist_ok=True)
+        self._changed()
         self.settings.save(self.run_dir)
         if self._nginx:
             self._write_nginx(count)
@@ -212,14 +213,18 @@ class Supervisor:
             ) from None
         listener.setblocking(False)
         self._tcp = listener
-        self._changed()
 
     def _changed(self) -> None:
-        """With nothing in front, answer in the workers' place while none of them is ready."""
-        self.metrics.workers_ready.set(sum(worker.health.ok for worker in self._workers))
+        """Answer in the workers' place while none of them is ready: nginx by a file, without it a server of our own."""
+        ready = sum(worker.health.ok for worker in self._workers)
+        self.metrics.workers_ready.set(ready)
+        if ready:
+            (self.run_dir / "unready").unlink(missing_ok=True)
+        else:
+            (self.run_dir / "unready").touch()
         if self._tcp is None:
             return
-        needed = self._draining or not any(worker.health.ok for worker in self._workers)
+        needed = self._draining or not ready
         if needed and self._stand_in is None:
             self._stand_in = self._server(("Connection", "close"))
             self._begin(self._stand_in.serve([self._tcp.dup()]))

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,89 +50,102 @@ class Server(uvicorn.Server):
 
 
 class Worker:
-    """What lives in the process, in the order of its life: open the doors, load, answer, drain."""
+    """What lives in the process, in the order of its life: load, open the doors, answer, drain.
+
+    The doors open only when the model can answer, so that nobody is ever handed a worker that cannot.
+    """
 
     def __init__(self, run_dir: Path, slot: int, report: int, tcp: int | None) -> None:
         self.settings = Settings.load(run_dir)
         self.run_dir = run_dir
         self.slot = slot
-        self.service = Service()
-        self.stash = Stash()
-        self.scheduler: Scheduler | None = None
-        self.exit_status = 0
         self._report = report
         self._tcp = tcp
+        self._stop = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """Live until SIGTERM, or until the model cannot be loaded; the exit status."""
-        http = self._http()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._drain, http)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)
-        handed = self._listen_for_connections()
-        async with contextlib.AsyncExitStack() as life:
-            loading = asyncio.create_task(self._load(life, http))
-            beating = asyncio.create_task(self._beat())
-            sockets = [self._unix(f"worker-{self.slot}.sock")]
-            if self._tcp is not None:
-                sockets = [socket.socket(fileno=self._tcp)]
-            await http.serve(sockets)
-            loading.cancel()
-            beating.cancel()
-            loop.remove_reader(handed)
-        return self.exit_status
+        loading = asyncio.create_task(self._load())
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            return 0
+        model = loading.result()
+        if model is None:
+            return StartError.exit_status
+        await self._serve(model)
+        return 0
 
-    def _drain(self, http: Server) -> None:
-        self.service.drain()
-        http.should_exit = True
-
-    def _http(self) -> Server:
-        forward = asgi_forward(self.run_dir) if self._tcp is not None else None
-        application = asgi.app(self.service, self.stash, self.settings, forward=forward)
-        config = uvicorn.Config(
-            application, http="httptools", loop="none", lifespan="off", access_log=False, log_config=None,
-            server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=int(self.settings.drain_s) or None,
-        )  # fmt: skip
-        return Server(config)
-
-    async def _load(self, life: contextlib.AsyncExitStack, http: Server) -> None:
-        started = time.monotonic()
-        self._tell("starting", "the model is loading")
-        log.info("loading the model")
+    async def _load(self) -> Model | None:
+        """The model, warmed up; None when it cannot be loaded, and the supervisor knows why."""
         try:
+            self._tell("starting", "the model is loading")
+            log.info("loading the model")
             artifact = artifacts.load(self.run_dir)
             sys.path[:0] = [str(path) for path in artifact.python_path]
             model = await asyncio.to_thread(load, artifact, self.settings, slot=self.slot)
             self._tell("starting", "the model is warming up")
             log.info("warming up")
             await asyncio.to_thread(model.warm_up)
+        except StartError as error:
+            self._tell("failed", str(error))
         except Exception as error:
-            if not isinstance(error, StartError):
-                log.exception("the model did not load")
-            self._tell("failed", str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}")
-            self.exit_status = StartError.exit_status
-            http.should_exit = True
-            return
+            log.exception("the model did not load")
+            self._tell("failed", f"{type(error).__name__}: {error}")
+        else:
+            return model
+        return None
+
+    async def _serve(self, model: Model) -> None:
+        metrics = WorkerMetrics(model.task)
         limits = self._limits(model)
-        self.scheduler = await life.enter_async_context(Scheduler(model.run, limits, observe=self.service.observe))
-        self.service.ready(model, self.scheduler, WorkerMetrics(model.task))
-        gc.collect()
-        gc.freeze()
-        log.info(
-            "ready", extra={"task": model.task, "lanes": limits.lanes, "seconds": round(time.monotonic() - started, 2)}
-        )
-        self._tell("ready", "")
+        async with Scheduler(model.run, limits, observe=metrics.observe) as scheduler:
+            service = Service(model, scheduler, metrics)
+            stash = Stash()
+            http = self._http(service, stash)
+            self._listen_for_connections(MmsDoor(
+                service, stash, slot=self.slot, timeout=self.settings.timeout, tmp_dir=self.run_dir / "tmp"
+            ))  # fmt: skip
+            serving = asyncio.create_task(
+                http.serve([self._unix(f"worker-{self.slot}.sock") if self._tcp is None else self._public()])
+            )
+            beating = asyncio.create_task(self._beat(scheduler))
+            gc.collect()
+            gc.freeze()
+            log.info("ready", extra={"task": model.task, "lanes": limits.lanes})
+            self._tell("ready", "")
+            await self._stop.wait()
+            service.drain()
+            http.should_exit = True
+            await serving
+            beating.cancel()
+
+    def _public(self) -> socket.socket:
+        """The listening socket of the whole server, when nothing is in front."""
+        return socket.socket(fileno=self._tcp)
+
+    def _http(self, service: Service, stash: Stash) -> Server:
+        forward = asgi_forward(self.run_dir) if self._tcp is not None else None
+        config = uvicorn.Config(
+            asgi.app(service, stash, self.settings, forward=forward), http="httptools", loop="none", lifespan="off",
+            access_log=False, log_config=None, server_header=False, timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(self.settings.drain_s) or None,
+        )  # fmt: skip
+        return Server(config)
 
     def _limits(self, model: Model) -> Limits:
         chosen = self.settings
         lanes = chosen.lanes or (device.cores() if model.concurrent else 1)
         return Limits(lanes, chosen.max_batch, chosen.max_batch_tokens, chosen.max_queued, chosen.batch_delay_ms / 1000)
 
-    async def _beat(self) -> None:
+    async def _beat(self, scheduler: Scheduler) -> None:
         while True:
             await asyncio.sleep(BEAT)
-            self._send({"overdue": self.scheduler.overdue if self.scheduler else 0})
+            self._send({"overdue": scheduler.overdue})
 
     def _tell(self, state: str, reason: str) -> None:
         self._send({"state": state, "reason": reason})
@@ -151,12 +163,9 @@ class Worker:
         listener.setblocking(False)
         return listener
 
-    def _listen_for_connections(self) -> socket.socket:
+    def _listen_for_connections(self, door: MmsDoor) -> None:
         """Door 1: connections of MMS come as descriptors, each by a channel that stays open as long as it."""
         listener = self._unix(f"worker-{self.slot}.fds")
-        door = MmsDoor(
-            self.service, self.stash, slot=self.slot, timeout=self.settings.timeout, tmp_dir=self.run_dir / "tmp"
-        )  # fmt: skip
 
         async def serve(channel: socket.socket, connection: socket.socket) -> None:
             with channel:
@@ -172,7 +181,6 @@ class Worker:
             task.add_done_callback(self._connections.discard)
 
         asyncio.get_running_loop().add_reader(listener, accept)
-        return listener
 
 
 def asgi_forward(run_dir: Path) -> asgi.Forward:
