@@ -132,7 +132,7 @@ def _sink(chosen: Settings) -> Any:
     def write(event: dict[str, Any]) -> None:
         if settings.LEVELS.get(str(event.get("level", "info")).upper(), 20) < minimum:
             return
-        print(logs.for_people(event) if people else json.dumps(event, default=str, ensure_ascii=False), flush=True)
+        print(logs.for_people(event) if people else logs.as_json(event), flush=True)
 
     return write
 

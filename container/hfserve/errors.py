@@ -148,10 +148,10 @@ class LoadError(StartError):
 
 def error_body(error: ServeError, request_id: str) -> bytes:
     """The one JSON shape of every error, at most `MAX_BODY` bytes, its message cut when it must be."""
-    message = str(error)
+    message = str(error)[:MAX_BODY]
     while True:
         content = {"status": error.status, "type": type(error).__name__, "message": message, "request_id": request_id}
         body = json.dumps({"error": content}).encode()
         if len(body) <= MAX_BODY or len(message) <= 1:
             return body
-        message = message[: max(0, len(message) - 1 - (len(body) - MAX_BODY) // 6)].removesuffix("…") + "…"
+        message = message.removesuffix("…")[: -1 - (len(body) - MAX_BODY) // 12] + "…"

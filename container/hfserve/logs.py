@@ -33,7 +33,16 @@ class JsonLines(logging.Formatter):
         line.update((k, v) for k, v in vars(record).items() if k not in _PLAIN)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return as_json(line)
+
+
+def as_json(event: dict[str, Any]) -> str:
+    """An event as one line of JSON that can be written, whatever it holds."""
+    try:
+        text = json.dumps(event, default=str, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # a number that JSON does not know
+        text = json.dumps({name: str(value) for name, value in event.items()}, ensure_ascii=False)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def stamp(when: float | None = None) -> str:
@@ -47,7 +56,7 @@ def fold(line: str, source: str, level: str = "info") -> dict[str, Any]:
     if line.startswith("{") and line.endswith("}"):
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if isinstance(event, dict) and "event" in event:
             return event
@@ -57,12 +66,14 @@ def fold(line: str, source: str, level: str = "info") -> dict[str, Any]:
 def for_people(event: dict[str, Any]) -> str:
     """An event as a line for a terminal."""
     rest = {k: v for k, v in event.items() if k not in {"time", "level", "source", "event", "traceback", "try"}}
-    level = event.get("level", "info")
+    level = str(event.get("level", "info"))
     mark = "" if level in {"info", "debug"} else f"{level.upper()}: "
     extra = "  " + " ".join(f"{k}={v}" for k, v in rest.items()) if rest else ""
-    trace = "\n" + event["traceback"] if event.get("traceback") else ""
+    trace = "\n" + str(event["traceback"]) if event.get("traceback") else ""
     trace += f"\n\n    {event['try']}\n" if event.get("try") else ""
-    return f"{event.get('time', '')[11:19]} {event.get('source', ''):<10} {mark}{event['event']}{extra}{trace}"
+    when, source = str(event.get("time", ""))[11:19], str(event.get("source", ""))
+    line = f"{when} {source:<10} {mark}{event['event']}{extra}{trace}"
+    return line.encode(errors="backslashreplace").decode()
 
 
 def configure(source: str, level: int) -> None:

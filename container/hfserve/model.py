@@ -4,6 +4,7 @@
 one, so that the guilty one fails alone.
 """
 
+import contextlib
 import importlib
 import inspect
 import logging
@@ -26,7 +27,7 @@ from hfserve.tasks.base import TaskRunner
 
 log = logging.getLogger(__name__)
 
-TEXTUAL = ("application/json", "text/csv", "application/jsonlines", "application/x-ndjson", "text/plain")
+TEXTUAL = ("application/json", "text/csv", "application/csv")
 
 
 TABLES = ("text/csv", "application/csv")
@@ -265,11 +266,12 @@ class HookModel:
         if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], str):
             answer, content_type = answer
         if _is_stream(answer):
-            return self._dressed(Reply(content_type=content_type, chunks=pieces(answer)), context)
+            return self._dressed(Reply(content_type=content_type, chunks=_telling(pieces(answer))), context)
         if isinstance(answer, str):
             answer = answer.encode()
         elif not isinstance(answer, bytes | bytearray | memoryview):
-            answer = codecs.encode(answer, content_type if content_type in codecs.offers(answer) else JSON)
+            content_type = content_type if content_type in codecs.offers(answer) else JSON
+            answer = codecs.encode(answer, content_type)
         return self._dressed(Reply(body=bytes(answer), content_type=content_type), context)
 
     def _dressed(self, reply: Reply, context: Context) -> Reply:
@@ -341,7 +343,10 @@ def run_or_retry(run: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any]
     if not items:
         return []
     try:
-        return run(items)
+        outcomes = run(items)
+        if len(outcomes) != len(items):
+            raise ModelError(f"{len(items)} items were run and {len(outcomes)} outcomes came back")
+        return [_told(outcome) for outcome in outcomes]
     except ServeError as error:
         failure: Exception = error
     except Exception as error:
@@ -359,6 +364,22 @@ def _guarded(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:
         log.exception("%s failed", name)
         raise HookError(f"{name} raised {type(error).__name__}: {error}{hooks.where(error)}") from error
+
+
+def _told(outcome: Outcome) -> Outcome:
+    """An outcome whose error, when it is one, is fit for a client."""
+    plain = isinstance(outcome, Exception) and not isinstance(outcome, ServeError)
+    return _user_error(outcome) if plain else outcome
+
+
+async def _telling(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces of user code, whose error, when there is one, is fit for a client."""
+    async with contextlib.aclosing(chunks) as source:  # type: ignore[type-var]
+        try:
+            async for chunk in source:
+                yield chunk
+        except Exception as error:
+            raise _told(error) from error
 
 
 def _user_error(error: Exception) -> ModelError:

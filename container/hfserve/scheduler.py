@@ -5,6 +5,7 @@ requests take turns, so that a long one starves nobody; items that nobody waits 
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import threading
@@ -74,8 +75,8 @@ class Turns:
         """The next batch: items that may share a pass, one from each request in turn, at least one in all."""
         taken: list[Waiting] = []
         tokens = 0
-        skipped = 0
-        while self._lines and len(taken) < most and skipped < len(self._lines):
+        passed_over: list[tuple[Hashable, deque[Waiting]]] = []
+        while self._lines and len(taken) < most:
             source, line = next(iter(self._lines.items()))
             head = line[0]
             if head.future.done():
@@ -84,14 +85,26 @@ class Turns:
             fits = not taken or (
                 head.item.batch_key == taken[0].item.batch_key and tokens + head.item.cost <= most_tokens
             )
-            self._lines.move_to_end(source)
             if not fits:
-                skipped += 1
+                passed_over.append((source, self._lines.pop(source)))
                 continue
-            skipped = 0
+            self._lines.move_to_end(source)
             tokens += head.item.cost
             taken.append(self._pop(source, line))
+        for source, line in reversed(passed_over):
+            self._lines[source] = line
+            self._lines.move_to_end(source, last=False)
         return taken
+
+    def forget_abandoned(self) -> None:
+        """Drop the items that nobody waits for any more."""
+        for source, line in list(self._lines.items()):
+            live = deque(w for w in line if not w.future.done())
+            self._size -= len(line) - len(live)
+            if live:
+                self._lines[source] = live
+            else:
+                del self._lines[source]
 
     def clear(self) -> list[Waiting]:
         """Everybody who waits, who then waits no more."""
@@ -144,6 +157,8 @@ class Scheduler:
             if self._closed:
                 raise NotReady("the server is stopping; retry")
             if self._turns.requests >= self._limits.max_queued:
+                self._turns.forget_abandoned()
+            if self._turns.requests >= self._limits.max_queued:
                 raise Overloaded(f"{self._limits.max_queued} requests are already waiting; retry later")
             self._turns.put(source, waiting)
             self._changed.notify(len(waiting))
@@ -152,7 +167,7 @@ class Scheduler:
     @property
     def overdue(self) -> float:
         """Seconds that the most belated running batch is past the deadline of all its items; 0 when none is."""
-        return max((time.monotonic() - deadline for deadline in list(self._running.values())), default=0.0)
+        return max([0.0, *(time.monotonic() - deadline for deadline in list(self._running.values()))])
 
     @property
     def queued(self) -> int:
@@ -164,7 +179,8 @@ class Scheduler:
             outcomes, seconds = self._outcomes(batch)
             with self._changed:
                 del self._running[number]
-            self._loop.call_soon_threadsafe(self._deliver, batch, outcomes, seconds)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                self._loop.call_soon_threadsafe(self._deliver, batch, outcomes, seconds)
 
     def _next(self, number: int) -> list[Waiting]:
         """Wait for work; an empty list when there will be none."""
@@ -172,29 +188,32 @@ class Scheduler:
             while True:
                 if self._closed:
                     return []
-                if batch := self._take():
+                patience = self._patience()
+                if patience == 0 and (batch := self._take()):
                     self._running[number] = max(waiting.deadline for waiting in batch)
                     return batch
-                self._changed.wait(self._patience())
+                self._changed.wait(patience or None)
 
     def _take(self) -> list[Waiting]:
-        if not self._turns or (self._patience() or 0) > 0:
-            return []
         idle = self._limits.lanes - len(self._running)
         share = math.ceil(len(self._turns) / max(1, idle))
         return self._turns.take(min(share, self._limits.max_batch), self._limits.max_batch_tokens)
 
     def _patience(self) -> float | None:
-        """Seconds to wait for company, when that was asked for; None: until something changes."""
-        if not self._limits.delay or not self._turns or len(self._turns) >= self._limits.max_batch:
+        """Seconds that waiting items wait on for company, 0 when their time has come; None: nothing waits."""
+        if not self._turns:
             return None
-        return max(0.0, self._turns.oldest + self._limits.delay - time.monotonic()) or None
+        if not self._limits.delay or len(self._turns) >= self._limits.max_batch:
+            return 0.0
+        return max(0.0, self._turns.oldest + self._limits.delay - time.monotonic())
 
     def _outcomes(self, batch: list[Waiting]) -> tuple[list[Outcome], float]:
         alone = len(self._running) == 1 and not self._turns
         started = time.monotonic()
         try:
             outcomes = self._run([waiting.item for waiting in batch], self._limits.lanes if alone else 1)
+            if len(outcomes) != len(batch):
+                raise ModelError(f"{len(batch)} items were run and {len(outcomes)} outcomes came back")
         except BaseException:  # a lane must outlive whatever user code raises, SystemExit included
             log.exception("the model raised where it may not")
             outcomes = [ModelError("the model's code failed; the log has the traceback")] * len(batch)
@@ -204,7 +223,9 @@ class Scheduler:
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if waiting.future.done():
                 continue
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, StopIteration):  # which a future refuses to hold
+                waiting.future.set_exception(ModelError("the model's code raised StopIteration"))
+            elif isinstance(outcome, BaseException):
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome)

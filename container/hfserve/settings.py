@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, FiniteFloat, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -113,28 +113,30 @@ class Settings(BaseSettings):
     max_batch_tokens: int = _field(
         512, "HFSERVE_MAX_BATCH_TOKENS", ge=1, help="Most tokens run together, padding included; one item always runs."
     )
-    batch_delay_ms: float = _field(
+    batch_delay_ms: FiniteFloat = _field(
         0, "SAGEMAKER_TS_MAX_BATCH_DELAY", "HFSERVE_BATCH_DELAY_MS", ge=0,
         help="Milliseconds that a free lane waits for company; 0 runs what is there, which is fastest.",
     )  # fmt: skip
     max_queued: int = _field(
         256, "MMS_JOB_QUEUE_SIZE", "HFSERVE_MAX_QUEUED", ge=1, help="Most requests waiting; one more is answered 503."
     )
-    timeout_s: float | None = _field(
+    timeout_s: FiniteFloat | None = _field(
         None, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "HFSERVE_TIMEOUT", gt=0,
         help="Seconds a request may take, waiting included, before it is answered 504; unset: 60.",
     )  # fmt: skip
-    timeout_min: float | None = _field(
+    timeout_min: FiniteFloat | None = _field(
         None, "SAGEMAKER_MODEL_SERVER_TIMEOUT", gt=0, help="The same in minutes, when the seconds are unset."
     )
-    body_timeout_s: float = _field(
+    body_timeout_s: FiniteFloat = _field(
         30, "HFSERVE_BODY_TIMEOUT", gt=0, help="Seconds between two pieces of a request body before it is answered 408."
     )
-    startup_timeout_s: float = _field(
+    startup_timeout_s: FiniteFloat = _field(
         600, "SAGEMAKER_STARTUP_TIMEOUT", "HFSERVE_STARTUP_TIMEOUT", gt=0, help="Seconds a worker may take to load."
     )
-    drain_s: float = _field(25, "HFSERVE_DRAIN", ge=0, help="Seconds that accepted requests get to end after SIGTERM.")
-    hang_s: float = _field(
+    drain_s: FiniteFloat = _field(
+        25, "HFSERVE_DRAIN", ge=0, help="Seconds that accepted requests get to end after SIGTERM."
+    )
+    hang_s: FiniteFloat = _field(
         30, "HFSERVE_HANG", gt=0, help="Seconds of silence, or past its deadline, after which a worker is replaced."
     )
     vmargs: str = _field("", "SAGEMAKER_MODEL_SERVER_VMARGS", help="More arguments for the Java virtual machine.")

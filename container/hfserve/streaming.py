@@ -25,14 +25,26 @@ def frame(piece: Any) -> bytes:
 async def pieces(source: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterator[bytes]:
     """What user code yields, as bytes; a plain generator runs in a thread, one piece at a time."""
     if isinstance(source, AsyncIterator):
-        async for piece in source:
-            yield frame(piece)
+        try:
+            async for piece in source:
+                yield frame(piece)
+        finally:
+            if aclose := getattr(source, "aclose", None):
+                await aclose()
         return
+    loop = asyncio.get_running_loop()
+    close = getattr(source, "close", lambda: None)
+    step = None
     try:
-        while (piece := await asyncio.to_thread(next, source, _END)) is not _END:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, source, _END))
+            if (piece := await asyncio.shield(step)) is _END:
+                break
             yield frame(piece)
     finally:
-        if close := getattr(source, "close", None):
+        if step and not step.done():
+            step.add_done_callback(lambda step: (step.exception(), loop.run_in_executor(None, close)))
+        else:
             await asyncio.to_thread(close)
 
 
@@ -45,9 +57,9 @@ async def begin(chunks: AsyncIterator[bytes], request_id: str) -> AsyncIterator[
 async def _rest(first: bytes, chunks: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
     """Once a stream has begun, a failure is its last record, and the stream ends with a newline (contract row 25)."""
     last = first
-    if first:
-        yield first
     try:
+        if first:
+            yield first
         async for chunk in chunks:
             if chunk:
                 last = chunk
@@ -57,5 +69,8 @@ async def _rest(first: bytes, chunks: AsyncIterator[bytes], request_id: str) -> 
         shown = error if isinstance(error, ServeError) else ModelError("the stream broke; the log has the traceback")
         yield (b"" if last.endswith(b"\n") else b"\n") + error_body(shown, request_id) + b"\n"
         return
+    finally:
+        if close := getattr(chunks, "aclose", None):
+            await close()
     if not last.endswith(b"\n"):
         yield b"\n"

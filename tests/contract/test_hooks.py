@@ -188,7 +188,7 @@ def test_input_and_output_hooks_alone_keep_our_model(engine, tmp_path):
     shutil.copytree(artifacts.DEMO, tmp_path / "model")
     (tmp_path / "model" / "code").mkdir()
     (tmp_path / "model" / "code" / "inference.py").write_text(
-        "def input_fn(body, content_type):\n    return {'inputs': body}\n"
+        "def input_fn(body, content_type):\n    return {'inputs': body.decode()}\n"
         "def output_fn(prediction, accept):\n    return prediction[0]['label'], 'text/plain'\n"
     )
     with Server(tmp_path / "model", engine=engine) as server:

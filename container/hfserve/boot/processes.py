@@ -43,8 +43,9 @@ class Child:
 
     def kill_session(self) -> None:
         """Kill whatever is left of its session: what it started too."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        for pid in session(self.pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
     async def end(self, number: int, patience: float) -> None:
         """Ask it to end; kill what is left when it has not."""
@@ -138,6 +139,16 @@ def _level(text: str) -> str:
     ):
         return "error"
     return "warning" if "[warn]" in head or head.startswith("WARN") else "info"
+
+
+def session(leader: int) -> list[int]:
+    """The processes of a session, whatever groups they made."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(entry.name)) == leader:
+                found.append(int(entry.name))
+    return found
 
 
 def describe(status: int) -> str:

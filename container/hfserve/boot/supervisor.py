@@ -18,7 +18,7 @@ import httpx
 import uvicorn
 
 from hfserve.boot import control, mms, nginx
-from hfserve.boot.processes import Child, Processes, Sink, describe
+from hfserve.boot.processes import Child, Processes, Sink, describe, session
 from hfserve.boot.workers import WorkerProcess
 from hfserve.errors import ArtifactError, LoadError, SettingsError, StartError
 from hfserve.health import Health, combine
@@ -27,6 +27,9 @@ from hfserve.runtimes import device
 from hfserve.settings import MIB, Settings, child_environment
 
 log = logging.getLogger(__name__)
+
+LAST_WORDS = 1.0
+"""Seconds that whoever was let in by the stand-in gets to ask and be answered."""
 
 LONGEST_RUN_DIR = 80
 """Characters: the name of a unix socket has 107 at most."""
@@ -231,7 +234,7 @@ class Supervisor:
         elif not needed and self._stand_in is not None:
             for acceptor in self._stand_in.servers:
                 acceptor.close()  # now, so that no request that follows a good /ping comes here
-            self._stand_in.should_exit = True
+            asyncio.get_running_loop().call_later(LAST_WORDS, setattr, self._stand_in, "should_exit", True)
             self._stand_in = None
 
     async def _resolve(self) -> None:
@@ -357,15 +360,9 @@ class Supervisor:
 
     def _sessions(self) -> dict[str, list[int]]:
         """Process ids by kind."""
-        leaders = {child.pid: name for name, child in self._children.items() if child.running}
-        leaders |= {worker.pid: "worker" for worker in self._workers}
-        found: dict[str, list[int]] = {"supervisor": [os.getpid()]}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if name := leaders.get(os.getsid(int(entry.name))):
-                        found.setdefault(name, []).append(int(entry.name))
-        return found
+        found = {name: session(child.pid) for name, child in self._children.items() if child.running}
+        found["worker"] = [pid for worker in self._workers for pid in session(worker.pid)]
+        return {"supervisor": [os.getpid()], **found}
 
     def _execution_parameters(self) -> dict[str, object]:
         """Contract row 32."""

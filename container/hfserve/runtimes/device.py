@@ -31,9 +31,9 @@ def gpus() -> int:
 def _quota_v2(root: Path) -> float | None:
     try:
         quota, period = (root / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return None
-    return None if quota == "max" else int(quota) / int(period)
 
 
 def _quota_v1(root: Path) -> float | None:
