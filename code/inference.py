@@ -8,7 +8,7 @@ import json
 
 from transformers import pipeline
 
-from hfserve import BadRequest
+from hfserve import UnsupportedMediaType
 
 
 def model_fn(model_dir):
@@ -19,7 +19,7 @@ def model_fn(model_dir):
 def input_fn(body, content_type):
     """The request's body (str for JSON and CSV, bytes otherwise) as what predict_fn takes."""
     if content_type != "application/json":
-        raise BadRequest(f"send application/json, not {content_type}")
+        raise UnsupportedMediaType(f"send application/json, not {content_type}")
     return json.loads(body)["inputs"]
 
 

@@ -9,7 +9,7 @@ from hfserve import artifacts, hooks
 from hfserve.errors import StartError
 from hfserve.settings import MIB, Settings
 
-BASE_MEMORY = 450 * MIB
+BASE_MEMORY = 350 * MIB
 """Bytes of a worker before its weights: Python, torch, transformers (measured, CPU)."""
 
 

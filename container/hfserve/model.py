@@ -23,7 +23,7 @@ from hfserve.logs import request_id
 from hfserve.messages import JSON, Item, Outcome, Reply, Request
 from hfserve.settings import Settings
 from hfserve.streaming import pieces
-from hfserve.tasks.base import TaskRunner
+from hfserve.tasks.base import Task, TaskRunner
 
 log = logging.getLogger(__name__)
 
@@ -320,11 +320,26 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
 
         pipe = build(task.name, artifact.model_dir, **options)
         return HookModel(functions, pipe, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
-    place, _, name = (task.native or "hfserve.tasks.pipeline:PipelineRunner").partition(":")
-    runner = getattr(importlib.import_module(place), name)(task, artifact.model_dir, **options)
+    runner = _runner(task, artifact.model_dir, options)
     if functions.any:
         return HookModel(functions, None, runner, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     return TaskModel(runner, settings)
+
+
+def _runner(task: Task, model_dir: Path, options: dict[str, Any]) -> TaskRunner:
+    """What runs the task: our own code where there is some and the tokenizer allows it, else the pipeline."""
+    from hfserve.runtimes.tokenizing import NoFastTokenizer
+    from hfserve.tasks.pipeline import PipelineRunner
+
+    if not task.native:
+        return PipelineRunner(task, model_dir, **options)
+    place, _, name = task.native.partition(":")
+    try:
+        runner: TaskRunner = getattr(importlib.import_module(place), name)(task, model_dir, **options)
+    except NoFastTokenizer as error:
+        log.warning("%s runs one request at a time: %s", task.name, error)
+        return PipelineRunner(task, model_dir, **options)
+    return runner
 
 
 def _runner_of(model: Any, model_dir: Path, device: str) -> TaskRunner | None:

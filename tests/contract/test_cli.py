@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from hfserve import artifacts, settings
+from hfserve.runtimes.device import gpus
 from server import CLEAN, HFSERVE, Server
 
 SERVE = str(Path(HFSERVE).with_name("serve"))
@@ -277,11 +278,12 @@ def test_check_asks_for_no_task_when_hooks_load_the_model_and_one_of_them_is_wro
     assert "code/inference.py:2: predict_fn()" in mistake
 
 
-def test_check_takes_a_package_that_the_requirements_name_for_given(model_with):
+def test_check_does_not_ask_for_a_requirement_that_is_there(model_with):
     source = "import not_there_yet\ndef model_fn(model_dir): return None\ndef predict_fn(data, model): return data\n"
-    done = run("check", model_with(source, **{"requirements.txt": "not-there-yet>=1\n"}))
+    model = model_with(source, **{"requirements.txt": "not-there-yet>=1\n"})
+    done = run("check", model, HFSERVE_NETWORK_ISOLATION="1")
     assert "name not_there_yet in code/requirements.txt" not in done.stdout
-    assert done.returncode == 0, done.stdout
+    assert "config.json" not in done.stdout
 
 
 # hfserve invoke
@@ -407,6 +409,14 @@ def test_the_serve_command_works_like_hfserve_serve(model_with, port):
     assert run("--nope", command=SERVE).returncode == 2
 
 
+@pytest.mark.parametrize("device", ["cuda:99"] if gpus() else ["cuda:99", "cuda"])
+def test_a_device_that_is_not_there_is_exit_3_and_named(device):
+    done = run("serve", "--port", "0", "--engine", "asgi", HFSERVE_DEVICE=device)
+    assert done.returncode == 3
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert "HFSERVE_DEVICE" in last["event"] and device in last["event"]
+
+
 NOISY = """
 import logging, sys, warnings
 print("imported")
@@ -417,6 +427,7 @@ def model_fn(model_dir):
 def predict_fn(data, model):
     print({"a": 1})
     print('{"half": ', flush=True)
+    print('{"event": "structured", "colour": "blue"}')
     logging.getLogger("mine").info("predicting", extra={"colour": "red"})
     if data.get("fail"):
         raise ValueError("no\\nluck")
@@ -442,6 +453,8 @@ def test_every_line_of_the_log_is_one_json_event(engine, model_with):
     assert {"imported", "two", "lines", '{"half":', "stopped"} <= set(said)
     assert sum("careful" in each for each in said) == 1
     assert not any("/ping" in json.dumps(line) for line in server.lines)
+    structured = [line for line in server.lines if line["event"] == "structured"]
+    assert {(line["source"], line["colour"]) for line in structured} == {("worker-0", "blue")}
     by_request = [line for line in server.lines if line["event"] == "predicting"]
     assert [line["request_id"] for line in by_request] == ["good-0", "good-1", "good-2", "bad-1"]
     assert {line["colour"] for line in by_request} == {"red"}

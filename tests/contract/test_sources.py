@@ -40,7 +40,9 @@ def refused(*model, **environment):
     """The log of a server that could not start, the sentence last."""
     server = Server(*model, ready=False, **environment)
     with server:
-        assert server.process.wait(60) == 3, server.log()
+        while server.process.poll() is None:
+            assert server.ping() != 200, f"it serves:\n{server.log()}"
+        assert server.process.returncode == 3, server.log()
         server._reader.join(5)
     last = server.lines[-1]
     assert last["level"] == "error", server.log()
@@ -197,6 +199,14 @@ def test_missing_weights_are_exit_3_and_a_sentence(model):
     (model / WEIGHTS).unlink()
     last = refused(model).lines[-1]
     assert "the model did not load" in last["event"] and WEIGHTS in last["event"]
+
+
+@pytest.mark.parametrize("task", ["text-classification", "feature-extraction"])
+def test_a_model_without_its_tokenizer_is_exit_3_and_a_sentence(model, task):
+    """transformers would make an empty one up, and the answers would be nonsense."""
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    assert "tokenizer" in refused(model, HF_TASK=task).lines[-1]["event"]
 
 
 @pytest.fixture

@@ -13,6 +13,10 @@ MOST_LENGTHS = 32
 """Lengths that clients choose with max_length for which an encoder is kept."""
 
 
+class NoFastTokenizer(LoadError):
+    """The tokenizer is written in Python alone; only transformers' pipeline can use it."""
+
+
 class Encoder:
     """A model's tokenizer; `limit` is the most tokens the model takes, special ones included."""
 
@@ -26,7 +30,7 @@ class Encoder:
         except Exception as error:
             raise LoadError(f"the tokenizer did not load: {first_line(error)}") from error
         if not getattr(tokenizer, "is_fast", False):
-            raise LoadError(f"{type(tokenizer).__name__} has no fast form; save the model with a tokenizer.json")
+            raise NoFastTokenizer(f"{type(tokenizer).__name__} has no fast form; save the model with a tokenizer.json")
         self.limit = _limit(tokenizer, config)
         self.pad = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
         self._names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if name in _names(tokenizer)]

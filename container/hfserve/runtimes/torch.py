@@ -1,7 +1,7 @@
 """How a transformers model is loaded and run with torch."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,21 @@ def groups(lengths: Sequence[int], most_padding: float = MOST_PADDING) -> list[l
     return found
 
 
-def forward(model: Any, encoded: Sequence[dict[str, list[int]]], pad: dict[str, int]) -> Any:
-    """Logits of each sequence, shape (sequences, labels) in float32 on the CPU; padded by groups of like length."""
+def forward(
+    model: Any, encoded: Sequence[dict[str, list[int]]], pad: dict[str, int], *,
+    output: Callable[[Any], Any] = lambda answer: answer.logits, per_token: bool = False,
+) -> list[Any]:  # fmt: skip
+    """What the model says of each sequence, float32 on the CPU; sequences of like length share a padded pass.
+
+    `encoded` holds the model's inputs by name, `pad` what fills each of them up. `output` picks a tensor of shape
+    (sequences, …) from the model's answer; with `per_token` its second axis is the tokens, and is cut to the real ones.
+    """
     rows: list[Any] = [None] * len(encoded)
     with torch.inference_mode(), memory_guard():
-        for group in groups([len(each["input_ids"]) for each in encoded]):
+        lengths = [len(each["input_ids"]) for each in encoded]
+        # Decoders that classify find the last token by the padding; without one they take a sequence at a time.
+        alone = getattr(model.config, "pad_token_id", None) is None
+        for group in [[i] for i in range(len(encoded))] if alone else groups(lengths):
             longest = max(len(encoded[i]["input_ids"]) for i in group)
             inputs = {
                 name: torch.tensor(
@@ -91,10 +101,10 @@ def forward(model: Any, encoded: Sequence[dict[str, list[int]]], pad: dict[str, 
                 ).to(model.device)
                 for name in encoded[group[0]]
             }
-            logits = model(**inputs).logits.float().cpu()
-            for i, row in zip(group, logits, strict=True):
-                rows[i] = row
-    return torch.stack(rows)
+            answers = output(model(**inputs)).float().cpu()
+            for i, row in zip(group, answers, strict=True):
+                rows[i] = row[: len(encoded[i]["input_ids"])] if per_token else row
+    return rows
 
 
 def first_line(error: BaseException) -> str:

@@ -57,9 +57,9 @@ class TextClassification:
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """Scores of each label, float32 of shape (labels,), for each item."""
-        logits = runtime.forward(self._model, [item.data for item in items], self._encode.pad).numpy()
+        logits = runtime.forward(self._model, [item.data for item in items], self._encode.pad)
         return [
-            self._scored(row, item.parameters["function_to_apply"], item.parameters["top_k"])
+            self._scored(row.numpy(), item.parameters["function_to_apply"], item.parameters["top_k"])
             for row, item in zip(logits, items, strict=True)
         ]
 
