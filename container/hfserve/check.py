@@ -1,12 +1,14 @@
 """`hfserve check DIR`: what a model directory holds, and every mistake in it, without serving."""
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from hfserve import artifacts, hooks
 from hfserve.errors import StartError
+from hfserve.hooks import Hooks
 from hfserve.settings import MIB, Settings
 
 BASE_MEMORY = 350 * MIB
@@ -16,20 +18,24 @@ BASE_MEMORY = 350 * MIB
 def report(directory: Path, settings: Settings) -> int:
     """Print what was found and what is wrong; exit status 0, or 3 when something is."""
     with tempfile.TemporaryDirectory(prefix="hfserve-check-") as scratch:
-        chosen = settings.model_copy(
-            update={"model": str(directory), "install_requirements": False, "hub_offline": True}
-        )
+        chosen = settings.model_copy(update={"model": str(directory), "hub_offline": True})
         try:
             artifact = artifacts.resolve(chosen, Path(scratch))
         except StartError as error:
             return _conclude({"model": str(directory)}, [str(error)])
+        sys.path[:0] = [str(path) for path in artifact.python_path]
         mistakes = hooks.problems(artifact.code_dir, chosen.program, chosen.handler)
-        config = _config(artifact.model_dir, mistakes)
+        functions = Hooks() if mistakes else hooks.find(artifact.code_dir, chosen.program, chosen.handler)
+        by_hooks = bool(functions.model_fn or functions.handle)
+        unknown = bool(mistakes) and not (artifact.model_dir / "config.json").is_file()
+        if not by_hooks and not unknown:
+            mistakes += _weights_mistakes(artifact.model_dir, chosen)
+        config = _config(artifact.model_dir)
         found: dict[str, Any] = {
             "model": artifact.origin,
-            "task": _task(artifact, chosen, mistakes),
+            "task": "unknown until the mistakes are mended" if unknown else _task(artifact, chosen, by_hooks, mistakes),
             "architecture": ", ".join(config.get("architectures") or []) or "none named in config.json",
-            "hooks": _hooks(artifact, chosen) if not mistakes else "see the mistakes below",
+            "hooks": _hooks(functions) if not mistakes else "see the mistakes below",
             "requirements": _requirements(artifact.code_dir),
             "size on disk": _megabytes(_size(artifact.model_dir)),
             "memory per worker": f"about {_megabytes(BASE_MEMORY + _weights(artifact.model_dir, config))}",
@@ -50,30 +56,53 @@ def _conclude(found: dict[str, Any], mistakes: list[str]) -> int:
     return 0 if not mistakes else StartError.exit_status
 
 
-def _task(artifact: artifacts.Artifact, settings: Settings, mistakes: list[str]) -> str:
-    """The task as serving would choose it; user code that loads and predicts by itself needs none."""
+def _task(artifact: artifacts.Artifact, settings: Settings, by_hooks: bool, mistakes: list[str]) -> str:
+    """The task as serving would choose it; user code that loads the model by itself needs none."""
     from hfserve.tasks import detect, table
 
     try:
         return table.find(settings.task or detect.detect(artifact.model_dir)).name
     except StartError as error:
-        if not mistakes and _loads_itself(artifact, settings):
+        if by_hooks:
             return "custom, by the hooks"
         mistakes.append(str(error))
         return "not found"
 
 
-def _loads_itself(artifact: artifacts.Artifact, settings: Settings) -> bool:
-    functions = hooks.find(artifact.code_dir, settings.program, settings.handler)
-    return bool(functions.model_fn or functions.handle)
-
-
-def _hooks(artifact: artifacts.Artifact, settings: Settings) -> str:
-    functions = hooks.find(artifact.code_dir, settings.program, settings.handler)
+def _hooks(functions: Hooks) -> str:
     if not functions.path:
         return "none: hfserve's own"
     names = [name for name in hooks.HOOKS if getattr(functions, name)] + ["handle"] * bool(functions.handle)
     return f"{', '.join(names)} in {functions.path.parent.name}/{functions.path.name}"
+
+
+def _weights_mistakes(model_dir: Path, settings: Settings) -> list[str]:
+    """What serving would refuse about the weights, from the sizes and headers of their files."""
+    from hfserve.runtimes.torch import only_pickles
+
+    try:
+        only_pickles(model_dir, allowed=settings.allow_pickle)
+    except StartError as error:
+        return [str(error)]
+    files = sorted(model_dir.glob("*.safetensors"))
+    if not files and not any(model_dir.glob("*.bin")) and _config(model_dir):
+        return [f"{model_dir.name}/ holds no weights: neither *.safetensors nor *.bin"]
+    return [f"{file.name} is damaged: {fault}" for file in files if (fault := _fault(file))]
+
+
+def _fault(file: Path) -> str:
+    """What is wrong with a safetensors file: 8 bytes of length, a header in JSON, then the tensors it tells of."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        size = file.stat().st_size
+        if length > size:
+            return "its header is cut off"
+        try:
+            header = json.loads(opened.read(length))
+            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return "its header cannot be read"
+    return "" if 8 + length + end == size else f"it should have {8 + length + end} bytes and has {size}"
 
 
 def _requirements(code_dir: Path | None) -> str:
@@ -84,14 +113,11 @@ def _requirements(code_dir: Path | None) -> str:
     return ", ".join(line for line in lines if line) or "none"
 
 
-def _config(model_dir: Path, mistakes: list[str]) -> dict[str, Any]:
-    path = model_dir / "config.json"
-    if not path.is_file():
-        return {}
+def _config(model_dir: Path) -> dict[str, Any]:
+    """config.json, empty when it cannot be read: whoever looks for the task tells of that."""
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        mistakes.append(f"config.json is not valid JSON: {error}")
+        content = json.loads((model_dir / "config.json").read_text())
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

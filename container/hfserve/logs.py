@@ -59,7 +59,7 @@ def fold(line: str, source: str, level: str = "info") -> dict[str, Any]:
         except (ValueError, RecursionError):
             event = None
         if isinstance(event, dict) and "event" in event:
-            return event
+            return {"time": stamp(), "level": level, "source": source, **event}
     return {"time": stamp(), "level": level, "source": source, "event": line}
 
 

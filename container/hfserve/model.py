@@ -293,6 +293,7 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
 
     functions = hooks.find(artifact.code_dir, settings.program, settings.handler)
     device = devices.choose(settings.device, slot)
+    devices.check(device)
     gpu_id = int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
     context = Context(None, model_dir=artifact.model_dir, gpu_id=gpu_id)
     model_dir = str(artifact.model_dir)

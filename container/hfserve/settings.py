@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         32, "SAGEMAKER_TS_BATCH_SIZE", "HFSERVE_MAX_BATCH", ge=1, help="Most items run together; 1 turns batching off."
     )
     max_batch_tokens: int = _field(
-        512, "HFSERVE_MAX_BATCH_TOKENS", ge=1, help="Most tokens run together, padding included; one item always runs."
+        256, "HFSERVE_MAX_BATCH_TOKENS", ge=1, help="Most tokens run together, padding included; one item always runs."
     )
     batch_delay_ms: FiniteFloat = _field(
         0, "SAGEMAKER_TS_MAX_BATCH_DELAY", "HFSERVE_BATCH_DELAY_MS", ge=0,

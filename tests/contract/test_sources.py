@@ -1,7 +1,9 @@
 """Wherever a model comes from, it is served; and when it cannot be, the server ends with exit 3 and a sentence."""
 
+import contextlib
 import pickle
 import shutil
+import subprocess
 import tarfile
 import zipfile
 
@@ -42,6 +44,8 @@ def refused(*model, **environment):
     with server:
         while server.process.poll() is None:
             assert server.ping() != 200, f"it serves:\n{server.log()}"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.process.wait(0.1)
         assert server.process.returncode == 3, server.log()
         server._reader.join(5)
     last = server.lines[-1]

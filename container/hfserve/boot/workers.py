@@ -90,6 +90,7 @@ class WorkerProcess:
         environment = child_environment(
             PROMETHEUS_MULTIPROC_DIR=str(self._run_dir / "metrics"), PYTHONUNBUFFERED="1",
             TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", TQDM_DISABLE="1",
+            DNNL_PRIMITIVE_CACHE_CAPACITY="16",
         )  # fmt: skip
         self._child = self._processes.start(f"worker-{self.slot}", argv, environment=environment, pass_fds=passed)
         self.pid = self._child.pid

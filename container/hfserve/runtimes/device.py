@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+from hfserve.errors import SettingsError
+
 
 def cores() -> int:
     """Cores this process may use: its affinity, cut by the cgroup's CPU quota (contract row 44)."""
@@ -20,7 +22,19 @@ def choose(wanted: str, slot: int) -> str:
         return wanted
     if wanted == "auto" and not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{slot % torch.cuda.device_count()}"
+    return f"cuda:{slot % max(1, torch.cuda.device_count())}"
+
+
+def check(device: str) -> None:
+    """Raise SettingsError when torch cannot compute on the device."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:  # torch raises many kinds for a device that is not there
+        raise SettingsError(
+            f"HFSERVE_DEVICE: torch cannot use {device} here: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def gpus() -> int:

@@ -9,8 +9,18 @@ from hfserve.errors import LoadError
 from hfserve.runtimes.torch import first_line
 
 UNLIMITED = 1 << 20
+LONGEST_FIRST = "longest_first"
 MOST_LENGTHS = 32
 """Lengths that clients choose with max_length for which an encoder is kept."""
+
+
+SAMPLES = (
+    "I love this.",
+    "It was not what I had hoped for, but the people were kind and I would come again.",
+    "Paris",
+    "The quick brown fox jumps over the lazy dog, while the rain falls on the roofs of the old town by the river; " * 2,
+)
+"""Sentences of several lengths, on which ways to run a model are tried."""
 
 
 class NoFastTokenizer(LoadError):
@@ -18,7 +28,10 @@ class NoFastTokenizer(LoadError):
 
 
 class Encoder:
-    """A model's tokenizer; `limit` is the most tokens the model takes, special ones included."""
+    """A model's tokenizer; `limit` is the most tokens the model takes, special ones included.
+
+    `tokenizer` is transformers' own, for reading alone: its encoder is not safe from several threads.
+    """
 
     def __init__(self, model_dir: Path, config: Any, *, trust_remote_code: bool = False) -> None:
         from transformers import AutoTokenizer
@@ -29,36 +42,55 @@ class Encoder:
             )
         except Exception as error:
             raise LoadError(f"the tokenizer did not load: {first_line(error)}") from error
+        if made_up(tokenizer):
+            raise LoadError(f"{model_dir.name}/ has no tokenizer: save the model's tokenizer there too")
         if not getattr(tokenizer, "is_fast", False):
             raise NoFastTokenizer(f"{type(tokenizer).__name__} has no fast form; save the model with a tokenizer.json")
         self.limit = _limit(tokenizer, config)
         self.pad = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
         self._names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if name in _names(tokenizer)]
-        self._shorter: dict[int, Tokenizer] = {}
+        self.tokenizer = tokenizer
+        self._cutters: dict[tuple[int, int, str], Tokenizer] = {}
         self._cut = _copy(tokenizer.backend_tokenizer)
         self._cut.enable_truncation(self.limit)
 
     def __call__(self, text: str, pair: str | None, *, longest: int | None = None) -> tuple[dict[str, list[int]], bool]:
         """The model's inputs for one text (or pair), cut to the limit, and whether something was cut."""
-        encoding = self._cut.encode(text, pair)
-        cut = bool(encoding.overflowing)
-        if longest is not None and longest < len(encoding.ids):
-            encoding, cut = self._shortened(text, pair, longest), True
+        encoding = self.encode(text, pair, longest=longest)
+        return self.inputs(encoding), bool(encoding.overflowing)
+
+    def encode(
+        self, text: str | list[str], pair: str | None = None, *,
+        longest: int | None = None, overlap: int = 0, cut: str = LONGEST_FIRST,
+    ) -> Any:  # fmt: skip
+        """The encoding of one text (or pair, or list of words): `overflowing` holds what was cut off, in pieces.
+
+        `overlap` is how many tokens a piece repeats of the one before; `cut` names which text of a pair is cut.
+        """
+        words = isinstance(text, list)
+        encoding = self._cut.encode(text, pair, is_pretokenized=words)
+        length = min(longest or self.limit, self.limit)
+        if len(encoding.ids) <= length and not (encoding.overflowing and (overlap, cut) != (0, LONGEST_FIRST)):
+            return encoding
+        return self._cutter(length, overlap, cut).encode(text, pair, is_pretokenized=words)
+
+    def inputs(self, encoding: Any) -> dict[str, list[int]]:
+        """The model's inputs by name."""
         columns = {
             "input_ids": encoding.ids,
             "token_type_ids": encoding.type_ids,
             "attention_mask": encoding.attention_mask,
         }
-        return {name: columns[name] for name in self._names}, cut
+        return {name: columns[name] for name in self._names}
 
-    def _shortened(self, text: str, pair: str | None, longest: int) -> Any:
-        encoder = self._shorter.get(longest)
-        if encoder is None:
-            encoder = _copy(self._cut)
-            encoder.enable_truncation(longest)
-            if len(self._shorter) < MOST_LENGTHS:
-                self._shorter[longest] = encoder
-        return encoder.encode(text, pair)
+    def _cutter(self, length: int, overlap: int, cut: str) -> Tokenizer:
+        cutter = self._cutters.get((length, overlap, cut))
+        if cutter is None:
+            cutter = _copy(self._cut)
+            cutter.enable_truncation(length, stride=overlap, strategy=cut)
+            if len(self._cutters) < MOST_LENGTHS:
+                self._cutters[length, overlap, cut] = cutter
+        return cutter
 
 
 def _copy(tokenizer: Tokenizer) -> Tokenizer:
@@ -72,12 +104,21 @@ def _names(tokenizer: Any) -> list[str]:
     return list(tokenizer.model_input_names)
 
 
-def _limit(tokenizer: Any, config: Any) -> int:
-    """Positions start after the padding id in RoBERTa's family, which takes that many away."""
-    positions = getattr(config, "max_position_embeddings", None) or UNLIMITED
+def made_up(tokenizer: Any) -> bool:
+    """Whether transformers found no tokenizer and made one of special tokens alone, which reads nothing."""
+    return len(tokenizer) <= len(set(tokenizer.all_special_ids))
+
+
+def first_position(config: Any) -> int:
+    """The number of a sequence's first position: RoBERTa's family counts from after the padding id."""
     if getattr(config, "position_embedding_type", "absolute") == "absolute" and config.model_type in OFFSET_FAMILIES:
-        positions -= (config.pad_token_id or 0) + 1
-    return int(min(positions, tokenizer.model_max_length))
+        return int(config.pad_token_id or 0) + 1
+    return 0
+
+
+def _limit(tokenizer: Any, config: Any) -> int:
+    positions = getattr(config, "max_position_embeddings", None) or UNLIMITED
+    return int(min(positions - first_position(config), tokenizer.model_max_length))
 
 
 OFFSET_FAMILIES = frozenset(

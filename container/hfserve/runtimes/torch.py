@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hfserve.errors import LoadError, OutOfMemory
+from hfserve.runtimes import packing
 
 MOST_PADDING = 1.25
 """Padded tokens over real ones at most: padding costs more than running apart once it passes a quarter."""
@@ -90,6 +91,8 @@ def forward(
     """
     rows: list[Any] = [None] * len(encoded)
     with torch.inference_mode(), memory_guard():
+        if packing.is_packed(model):
+            return packing.forward(model, encoded, output, per_token=per_token)
         lengths = [len(each["input_ids"]) for each in encoded]
         # Decoders that classify find the last token by the padding; without one they take a sequence at a time.
         alone = getattr(model.config, "pad_token_id", None) is None

@@ -17,6 +17,7 @@ import torch
 from hfserve.errors import InvalidInput, LoadError, ServeError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
+from hfserve.runtimes.tokenizing import made_up
 from hfserve.tasks.answers import jsonable
 from hfserve.tasks.base import Task
 from hfserve.tasks.media import openable
@@ -45,13 +46,16 @@ def build(
         raise LoadError(f"{task_name} needs the package {package}, which is not installed")
     make: Any = pipeline
     try:
-        return make(
+        pipe = make(
             task_name, model=str(model_dir), device=device, trust_remote_code=trust_remote_code,
             dtype=dtype or (torch.float32 if device == "cpu" else "auto"),
             model_kwargs={"use_safetensors": not pickled, "weights_only": True},
         )  # fmt: skip
     except Exception as error:
         raise LoadError(f"the {task_name} model did not load: {_reason(error)}") from error
+    if pipe.tokenizer is not None and made_up(pipe.tokenizer):
+        raise LoadError(f"{model_dir.name}/ has no tokenizer: save the model's tokenizer there too")
+    return pipe
 
 
 class PipelineRunner:

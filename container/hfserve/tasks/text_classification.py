@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import Encoder
+from hfserve.runtimes.tokenizing import SAMPLES, Encoder, first_position
+from hfserve.runtimes.tuning import tune
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import kind, parse, places, split
 
@@ -45,6 +46,10 @@ class TextClassification:
             trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
         )  # fmt: skip
         self._encode = Encoder(model_dir, self._model.config, trust_remote_code=trust_remote_code)
+        tune(
+            self._model, [self._encode(text, None)[0] for text in SAMPLES], self._encode.pad,
+            first_position=first_position(self._model.config),
+        )  # fmt: skip
         self._labels = self._model.config.id2label
         self._function = _default_function(self._model.config)
 
