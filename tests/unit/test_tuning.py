@@ -10,7 +10,7 @@ from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import SAMPLES, Encoder, first_position
 from hfserve.runtimes.tuning import tune
 
-PACKED = ("bert", "distilbert", "roberta", "electra", "xlm-roberta")
+PACKED = ("bert", "albert", "distilbert", "roberta", "electra", "xlm-roberta")
 PADDED = ("deberta-v2", "modernbert")
 TEXTS = [*SAMPLES, "a", "", "longer and longer " * 30, "ünï côdé 😀"]
 

@@ -10,16 +10,16 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from hfserve.boot import control, mms, nginx
 from hfserve.boot.processes import Child, Processes, Sink, describe, session
 from hfserve.boot.workers import WorkerProcess
+from hfserve.doors.http import Server, embedded
 from hfserve.errors import ArtifactError, LoadError, SettingsError, StartError
 from hfserve.health import Health, combine
 from hfserve.metrics import SupervisorMetrics, exposition
@@ -33,15 +33,6 @@ LAST_WORDS = 1.0
 
 LONGEST_RUN_DIR = 80
 """Characters: the name of a unix socket has 107 at most."""
-
-
-class Server(uvicorn.Server):
-    """Uvicorn inside our own event loop, which minds the signals itself."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
 
 
 class Supervisor:
@@ -190,12 +181,7 @@ class Supervisor:
 
     def _server(self, *headers: tuple[str, str]) -> Server:
         application = control.app(self.health, self._metrics_text, self._execution_parameters)
-        return Server(
-            uvicorn.Config(
-                application, http="httptools", loop="none", lifespan="off", access_log=False, log_config=None,
-                server_header=False, timeout_graceful_shutdown=1, headers=list(headers),
-            )
-        )  # fmt: skip
+        return embedded(application, timeout_graceful_shutdown=1, headers=list(headers))
 
     def _take_port(self) -> None:
         """Find out early and in words whether the port is free; with nothing in front, keep it."""
@@ -241,7 +227,10 @@ class Supervisor:
         """Find, unpack or download the model in a process of its own, so that this one stays small and awake."""
         argv = [sys.executable, "-m", "hfserve.artifacts", str(self.run_dir)]
         self._children["artifacts"] = child = self._processes.start(
-            "artifacts", argv, environment=child_environment(PYTHONUNBUFFERED="1"), terminal=sys.stderr.isatty()
+            "artifacts",
+            argv,
+            environment=child_environment(PYTHONUNBUFFERED="1", HF_HUB_DISABLE_TELEMETRY="1"),
+            terminal=sys.stderr.isatty(),
         )
         status = await asyncio.shield(child.ended)
         await asyncio.wait([child.heard], timeout=1)
@@ -376,7 +365,6 @@ class Supervisor:
 
 def serve(settings: Settings, sink: Sink) -> int:
     """Serve in this process until it is told to stop; the exit status."""
-    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1") if not os.access(sys.prefix, os.W_OK) else None
     given = settings.run_dir
     run_dir = given or Path(tempfile.mkdtemp(prefix="hfserve-"))
     try:

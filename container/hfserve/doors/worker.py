@@ -6,7 +6,6 @@ Started by the supervisor, to which it reports over a pipe: `{"state", "reason"}
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import gc
 import json
 import logging
@@ -14,14 +13,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import uvicorn
 import uvloop
 
 from hfserve import artifacts, logs
 from hfserve.doors import asgi
+from hfserve.doors.http import Server, embedded
 from hfserve.doors.mms_protocol import MmsDoor
 from hfserve.doors.stash import Stash
 from hfserve.errors import StartError
@@ -36,17 +34,6 @@ log = logging.getLogger(__name__)
 
 BEAT = 2.0
 """Seconds between two heartbeats."""
-
-PR_SET_PDEATHSIG = 1
-
-
-class Server(uvicorn.Server):
-    """Uvicorn inside our own event loop, which minds the signals itself."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
 
 
 class Worker:
@@ -130,12 +117,10 @@ class Worker:
 
     def _http(self, service: Service, stash: Stash) -> Server:
         forward = asgi_forward(self.run_dir) if self._tcp is not None else None
-        config = uvicorn.Config(
-            asgi.app(service, stash, self.settings, forward=forward), http="httptools", loop="none", lifespan="off",
-            access_log=False, log_config=None, server_header=False, timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(self.settings.drain_s) or None,
-        )  # fmt: skip
-        return Server(config)
+        application = asgi.app(service, stash, self.settings, forward=forward)
+        return embedded(
+            application, timeout_keep_alive=75, timeout_graceful_shutdown=int(self.settings.drain_s) or None
+        )
 
     def _limits(self, model: Model) -> Limits:
         chosen = self.settings
@@ -202,11 +187,6 @@ def asgi_forward(run_dir: Path) -> asgi.Forward:
     return forward
 
 
-def die_with_parent(sig: int = signal.SIGKILL) -> None:
-    """Let the kernel end this process when the one that started it ends: no orphans."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, sig)
-
-
 def main() -> None:
     """python -m hfserve.doors.worker --run-dir DIR --slot N --report FD [--tcp FD]."""
     parser = argparse.ArgumentParser()
@@ -215,7 +195,6 @@ def main() -> None:
     parser.add_argument("--report", type=int, required=True)
     parser.add_argument("--tcp", type=int)
     given = parser.parse_args()
-    die_with_parent()
     worker = Worker(given.run_dir, given.slot, given.report, given.tcp)
     logs.configure(f"worker-{given.slot}", worker.settings.log_level)
     status = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(worker.run())

@@ -43,8 +43,14 @@ class PackedBase(torch.nn.Module):
             return BaseModelOutputWithPooling(last_hidden_state=hidden)
         starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
         first = hidden[0, starts][:, None]
+        return BaseModelOutputWithPooling(last_hidden_state=first, pooler_output=self._pooled(first))
+
+    def _pooled(self, first: Any) -> Any:
+        """The pooler's word on first tokens; ALBERT's is a bare layer with its activation beside it."""
         pooler = getattr(self.base, "pooler", None)
-        return BaseModelOutputWithPooling(last_hidden_state=first, pooler_output=pooler(first) if pooler else None)
+        if isinstance(pooler, torch.nn.Linear):
+            return self.base.pooler_activation(pooler(first[:, 0]))
+        return pooler(first) if pooler else None
 
 
 def pack(model: Any, first_position: int) -> Callable[[], None]:
