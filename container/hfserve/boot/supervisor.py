@@ -28,6 +28,12 @@ from hfserve.settings import MIB, Settings, child_environment
 
 log = logging.getLogger(__name__)
 
+INSTALLED_BY = {
+    "nginx": "sudo apt-get install nginx-light",
+    "java": "sudo apt-get install openjdk-17-jre-headless",
+    "multi-model-server": "pip install multi-model-server==1.1.11",
+}
+
 LAST_WORDS = 1.0
 """Seconds that whoever was let in by the stand-in gets to ask and be answered."""
 
@@ -150,18 +156,16 @@ class Supervisor:
     # Its parts
 
     def _choose_engine(self) -> str:
-        missing = [
-            name for name, found in (("nginx", self._nginx), ("java", self._java), ("multi-model-server", self._jar))
-            if not found
-        ]  # fmt: skip
         if self.settings.engine == "asgi" or (self.settings.engine == "auto" and not self.settings.nginx):
             return "asgi"
+        found = {"nginx": self._nginx, "java": self._java, "multi-model-server": self._jar}
+        missing = [name for name, place in found.items() if not place]
         if not missing:
             return "mms"
-        sentence = f"{' and '.join(missing)} not found: apt-get install nginx-light openjdk-17-jre-headless"
+        sentence = f"{' and '.join(missing)} not found; type: {' && '.join(INSTALLED_BY[name] for name in missing)}"
         if self.settings.engine == "mms":
-            raise SettingsError(f"the engine mms cannot run, {sentence}; or use --engine asgi")
-        log.warning("serving on the engine asgi instead of mms, %s", sentence)
+            raise SettingsError(f"the engine mms cannot run: {sentence}; or use --engine asgi")
+        log.warning("serving on the engine asgi instead of mms: %s", sentence)
         return "asgi"
 
     @contextlib.asynccontextmanager
