@@ -15,8 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, processors
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 
 from hfserve.tasks.table import TASKS
 
@@ -138,8 +139,34 @@ _DISTIL = {
     "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 96, "initializer_range": 0.3,
 }  # fmt: skip
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 96, "bos_token_id": 0, "eos_token_id": 0}
+_BART = {
+    "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 96, "init_std": 0.3, "bos_token_id": 0,
+    "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None,
+}  # fmt: skip
 _NLI = _labels("entailment", "neutral", "contradiction")
 _NER = _labels("O", "B-PER", "I-PER", "B-LOC")
+
+
+class _Sentences:
+    """What sentence-transformers saves beside a model: mean pooling, a layer, vectors of length 1, 24 tokens."""
+
+    def save_pretrained(self, path: Path) -> None:
+        kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
+        modules = [
+            {"idx": i, "name": str(i), "path": name, "type": f"sentence_transformers.models.{kind}"}
+            for i, (name, kind) in enumerate(kinds.items())
+        ]
+        (path / "modules.json").write_text(json.dumps(modules))
+        (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 24, "do_lower_case": False}))
+        for name in kinds:
+            (path / name).mkdir(exist_ok=True)
+        pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+        (path / "1_Pooling/config.json").write_text(json.dumps(pooling))
+        dense = {"in_features": 32, "out_features": 8, "bias": True, "activation_function": "torch.nn.Tanh"}
+        (path / "2_Dense/config.json").write_text(json.dumps(dense))
+        layer = {"linear.weight": torch.randn(8, 32), "linear.bias": torch.randn(8)}
+        save_file(layer, path / "2_Dense/model.safetensors")
 
 
 def _chatty() -> Any:
@@ -147,6 +174,82 @@ def _chatty() -> Any:
     words.chat_template = TEMPLATE
     words.add_tokens(["Yes", "No"])
     return words
+
+
+# Text to text
+
+
+def _pieces() -> Any:
+    """T5's kind of tokenizer, under the class that every version of transformers reads."""
+    pieces = ["▁", *LETTERS, *(f"▁{word}" for word in WORDS), *"éßñжщ漢字"]
+    scored = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -float(i)) for i, piece in enumerate(pieces, 1))]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=2))
+    tokenizer.pre_tokenizer, tokenizer.decoder = Metaspace(), decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return _generic(tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def _byte_pairs() -> Any:
+    """BART's kind of tokenizer, likewise."""
+    tokenizer = Tokenizer(models.BPE(vocab=_bytes("<s>", "<pad>", "</s>", "<unk>"), merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    ends = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    return _generic(tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def _generic(tokenizer: Any, **special: str) -> Any:
+    names = ["input_ids", "attention_mask"]
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=96, model_input_names=names, **special
+    )
+
+
+def _nllb() -> Any:
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *LETTERS]
+    languages = ["eng_Latn", "fra_Latn", "deu_Latn"]
+    return hf.NllbTokenizer(
+        vocab=_numbered([*pieces, *languages, "<mask>"]), merges=[], model_max_length=96,
+        additional_special_tokens=languages,
+    )  # fmt: skip
+
+
+def _t5() -> tuple[Any, Any]:
+    words = _pieces()
+    config = hf.T5Config(
+        vocab_size=len(words), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, initializer_factor=4.0,
+        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+        task_specific_params={
+            "summarization": {"prefix": "summarize: ", "num_beams": 2, "no_repeat_ngram_size": 2, "max_length": 30},
+            "translation_en_to_de": {"prefix": "translate English to German: ", "num_beams": 3, "early_stopping": True},
+            "translation_en_to_fr": {"prefix": "translate English to French: "},
+        },
+    )  # fmt: skip
+    model = hf.T5ForConditionalGeneration(config).eval()
+    model.generation_config.update(pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+    return model, words
+
+
+_HALVES = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 96, "init_std": 0.5,
+}  # fmt: skip
+
+
+def _seq2seq(
+    head: str, config: Any, tokenizer: Any, ids: dict[str, int], **generation: Any
+) -> Callable[[], tuple[Any, Any]]:
+    def parts() -> tuple[Any, Any]:
+        words = tokenizer()
+        model = getattr(hf, head)(config(**_HALVES, vocab_size=len(words), **ids)).eval()
+        model.generation_config.update(**ids, **generation)
+        return model, words
+
+    return parts
+
+
+_BART = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+_MARIAN = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 
 
 # Images
@@ -393,14 +496,38 @@ _BUILDERS: dict[str, Callable[[], tuple[Any, ...]]] = {
         "BertForSequenceClassification", hf.BertConfig, _wordpiece, num_labels=1, problem_type="regression"
     ),
     "token-classification": _text("BertForTokenClassification", hf.BertConfig, _wordpiece, **_NER),
+    "token-classification-roberta": _text("RobertaForTokenClassification", hf.RobertaConfig, _roberta, **_NER),
+    "token-classification-xlm-roberta": _text("XLMRobertaForTokenClassification", hf.XLMRobertaConfig, _xlmr, **_NER),
+    "question-answering": _text("BertForQuestionAnswering", hf.BertConfig, _wordpiece),
+    "question-answering-roberta": _text("RobertaForQuestionAnswering", hf.RobertaConfig, _roberta),
     "fill-mask": _text("BertForMaskedLM", hf.BertConfig, _wordpiece),
     "fill-mask-roberta": _text("RobertaForMaskedLM", hf.RobertaConfig, _roberta),
+    "fill-mask-albert": _text("AlbertForMaskedLM", hf.AlbertConfig, _albert, embedding_size=16),
     "feature-extraction": _text("BertModel", hf.BertConfig, _wordpiece),
+    "feature-extraction-gpt2": _text("GPT2Model", hf.GPT2Config, _gpt2, **_GPT2),
+    "feature-extraction-roberta": _text("RobertaModel", hf.RobertaConfig, _roberta),
+    "feature-extraction-sentences": lambda: (*_text("BertModel", hf.BertConfig, _wordpiece)(), _Sentences()),
     "zero-shot-classification": _text("BertForSequenceClassification", hf.BertConfig, _wordpiece, **_NLI),
+    "zero-shot-classification-roberta": _text(
+        "RobertaForSequenceClassification", hf.RobertaConfig, _roberta, **_labels("contradiction", "neutral", "entails")
+    ),
+    "zero-shot-classification-bart": _text(
+        "BartForSequenceClassification", hf.BartConfig, _roberta, **_BART, **_labels("no", "maybe", "yes")
+    ),
     "text-generation-gpt2": _text("GPT2LMHeadModel", hf.GPT2Config, _gpt2, **_GPT2),
     "text-generation-llama": _text(
         "LlamaForCausalLM", hf.LlamaConfig, _chatty, num_key_value_heads=2, bos_token_id=0, eos_token_id=0
     ),
+    "text2text-generation-t5": _t5,
+    "summarization-bart": _seq2seq(
+        "BartForConditionalGeneration", hf.BartConfig, _byte_pairs, _BART,
+        max_length=24, min_length=6, num_beams=2, no_repeat_ngram_size=3, length_penalty=2.0, forced_eos_token_id=2,
+    ),
+    "translation-marian": _seq2seq(
+        "MarianMTModel", hf.MarianConfig, _pieces, _MARIAN, max_length=40, num_beams=6, bad_words_ids=[[0]],
+        forced_eos_token_id=1,
+    ),
+    "translation-nllb": _seq2seq("M2M100ForConditionalGeneration", hf.M2M100Config, _nllb, _BART, max_length=30),
     "decision": _text("LlamaForCausalLM", hf.LlamaConfig, _chatty, max_position_embeddings=512),
     "document-question-answering": _text("LayoutLMForQuestionAnswering", hf.LayoutLMConfig, _wordpiece),
     "table-question-answering": _tapas,

@@ -244,7 +244,7 @@ def test_check_of_what_is_no_model_is_exit_3_and_a_sentence(tmp_path, given):
 
 
 @pytest.mark.parametrize(
-    ("task", "words"), [("text-clasification", "there is no such task"), ("summarization", "not served")]
+    ("task", "words"), [("text-clasification", "there is no such task"), ("text-to-image", "not served")]
 )
 def test_check_says_that_a_task_cannot_be_served(task, words):
     done = run("check", artifacts.DEMO, "--task", task)

@@ -52,7 +52,8 @@ class Encoder:
         self.tokenizer = tokenizer
         self._cutters: dict[tuple[int, int, str], Tokenizer] = {}
         self._cut = _copy(tokenizer.backend_tokenizer)
-        self._cut.enable_truncation(self.limit)
+        self._side = tokenizer.truncation_side
+        self._cut.enable_truncation(self.limit, direction=self._side)
 
     def __call__(self, text: str, pair: str | None, *, longest: int | None = None) -> tuple[dict[str, list[int]], bool]:
         """The model's inputs for one text (or pair), cut to the limit, and whether something was cut."""
@@ -74,6 +75,10 @@ class Encoder:
             return encoding
         return self._cutter(length, overlap, cut).encode(text, pair, is_pretokenized=words)
 
+    def bare(self, text: str) -> list[int]:
+        """The ids of a text without special tokens."""
+        return list(self._cut.encode(text, add_special_tokens=False).ids)
+
     def inputs(self, encoding: Any) -> dict[str, list[int]]:
         """The model's inputs by name."""
         columns = {
@@ -87,7 +92,7 @@ class Encoder:
         cutter = self._cutters.get((length, overlap, cut))
         if cutter is None:
             cutter = _copy(self._cut)
-            cutter.enable_truncation(length, stride=overlap, strategy=cut)
+            cutter.enable_truncation(length, stride=overlap, strategy=cut, direction=self._side)
             if len(self._cutters) < MOST_LENGTHS:
                 self._cutters[length, overlap, cut] = cutter
         return cutter

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 
 from hfserve.errors import LoadError, OutOfMemory
 from hfserve.runtimes import packing
+
+MOST_TOKENS = 4096
+"""Tokens of one pass at most, whatever one item holds: its memory is bounded."""
 
 MOST_PADDING = 1.25
 """Padded tokens over real ones at most: padding costs more than running apart once it passes a quarter."""
@@ -71,13 +75,25 @@ def groups(lengths: Sequence[int], most_padding: float = MOST_PADDING) -> list[l
     found: list[list[int]] = []
     real = 0
     for i in order:
-        if found and lengths[i] * (len(found[-1]) + 1) <= most_padding * (real + lengths[i]):
+        padded = lengths[i] * (len(found[-1]) + 1) if found else 0
+        if found and padded <= min(most_padding * (real + lengths[i]), MOST_TOKENS):
             found[-1].append(i)
             real += lengths[i]
         else:
             found.append([i])
             real = lengths[i]
     return found
+
+
+def passes(lengths: Sequence[int]) -> list[slice]:
+    """Sequences in their order, cut where a packed pass would hold more than `MOST_TOKENS`."""
+    bounds, tokens = [0], 0
+    for i, length in enumerate(lengths):
+        if tokens and tokens + length > MOST_TOKENS:
+            bounds.append(i)
+            tokens = 0
+        tokens += length
+    return [slice(start, end) for start, end in pairwise([*bounds, len(lengths)])] if lengths else []
 
 
 def forward(
@@ -92,7 +108,8 @@ def forward(
     rows: list[Any] = [None] * len(encoded)
     with torch.inference_mode(), memory_guard():
         if packing.is_packed(model):
-            return packing.forward(model, encoded, output, per_token=per_token)
+            parts = passes([len(each["input_ids"]) for each in encoded])
+            return [row for part in parts for row in packing.forward(model, encoded[part], output, per_token=per_token)]
         lengths = [len(each["input_ids"]) for each in encoded]
         # Decoders that classify find the last token by the padding; without one they take a sequence at a time.
         alone = getattr(model.config, "pad_token_id", None) is None

@@ -1,9 +1,9 @@
 """What the requests of all tasks have in common: inputs, parameters, and the words for what is wrong with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hfserve.errors import InvalidInput
 
@@ -18,14 +18,15 @@ def split(data: Any) -> tuple[Any, dict[str, Any]]:
     return data["inputs"], parameters
 
 
-def parse(model: type[BaseModel], parameters: dict[str, Any]) -> Any:
+def parse(model: type[BaseModel], parameters: Mapping[str, Any]) -> Any:
     """Typed parameters; raises InvalidInput naming each wrong field and what it takes."""
     try:
         return model.model_validate(parameters)
     except ValidationError as error:
         known = ", ".join(model.model_fields)
         told = {
-            f"parameters.{detail['loc'][0]}: not known; there are {known}"
+            f"parameters.{'.'.join(map(str, detail['loc']))}: not known"
+            + (f"; there are {known}" if len(detail["loc"]) == 1 else "")
             if detail["type"] == "extra_forbidden"
             else f"parameters.{detail['loc'][0]}: {detail['msg']}"
             for detail in error.errors()
@@ -33,9 +34,33 @@ def parse(model: type[BaseModel], parameters: dict[str, Any]) -> Any:
         raise InvalidInput("; ".join(sorted(told))) from None
 
 
+class Truncation(BaseModel):
+    """How a text is cut, as the pipelines' arguments for tokenizers say it; padding is ours to choose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    truncation: bool = True
+    max_length: int | None = Field(default=None, ge=4)
+    padding: bool | str = False
+
+
+def too_long(place: str, limit: int) -> InvalidInput:
+    """What to tell a client who wants nothing cut."""
+    return InvalidInput(
+        f'{place} is longer than the {limit} tokens that the model takes; shorten it, or leave out "truncation": false'
+    )
+
+
 def places(inputs: Any, texts: Sequence[Any]) -> list[str]:
     """How to name each input in an error."""
     return [f"inputs[{i}]" for i in range(len(texts))] if texts is inputs else ["inputs"]
+
+
+def string(value: Any, place: str) -> str:
+    """The value, when it is a string; raises InvalidInput naming its place when not."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{place} is {kind(value)}; it has to be a string")
+    return value
 
 
 def kind(value: Any) -> str:

@@ -2,8 +2,10 @@
 
 import base64
 import math
+import re
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 from hfserve.errors import LoadError, SettingsError
@@ -14,6 +16,7 @@ TEXT = "text"
 TEXT_OR_CHAT = "text or chat"
 TEXT_AND_LABELS = "text and candidate labels"
 TABLE = "table and question"
+CONTEXT = "question and context"
 QUESTIONS = "state and questions"
 IMAGE = "image"
 IMAGE_PAIR = "two images"
@@ -93,8 +96,9 @@ TASKS: dict[str, Task] = {
         Task("depth-estimation", IMAGE, DEPTH, _of(_PICTURE)),
         Task("document-question-answering", IMAGE_AND_QUESTION, ANSWERS,
              _of({"image": _PICTURE, "question": "What is the total?", "word_boxes": _WORDS})),
-        Task("feature-extraction", TEXT, VECTORS, _of("The food was good.")),
-        Task("fill-mask", TEXT, TOKENS, _of("The food was [MASK].")),
+        Task("feature-extraction", TEXT, VECTORS, _of("The food was good."),
+             native="hfserve.tasks.feature_extraction:FeatureExtraction"),
+        Task("fill-mask", TEXT, TOKENS, _of("The food was [MASK]."), native="hfserve.tasks.fill_mask:FillMask"),
         Task("image-classification", IMAGE, LABELS, _of(_PICTURE)),
         Task("image-feature-extraction", IMAGE, VECTORS, _of(_PICTURE)),
         Task("image-segmentation", IMAGE, MASKS, _of(_PICTURE)),
@@ -103,24 +107,32 @@ TASKS: dict[str, Task] = {
         Task("keypoint-matching", IMAGE_PAIR, MATCHES, _of([_PICTURE, _PICTURE])),
         Task("mask-generation", IMAGE, MASKS, _of(_PICTURE)),
         Task("object-detection", IMAGE, BOXES, _of(_PICTURE)),
+        Task("question-answering", CONTEXT, ANSWERS,
+             _of({"question": "Where does Ada live?", "context": "My name is Ada and I live in London."}),
+             native="hfserve.tasks.question_answering:QuestionAnswering"),
+        Task("summarization", TEXT, GENERATED, _of("The food was good, and so was the service.", max_new_tokens=8),
+             native="hfserve.tasks.text2text:Text2Text"),
         Task("table-question-answering", TABLE, ANSWERS, _of({"query": "How much did Rome sell?", "table": _SALES})),
         Task("text-classification", TEXT, LABELS, _of("The food was good."), aliases=("sentiment-analysis",),
              native="hfserve.tasks.text_classification:TextClassification"),
         Task("text-generation", TEXT_OR_CHAT, GENERATED, _of("Once upon a time", max_new_tokens=8)),
+        Task("text2text-generation", TEXT, GENERATED, _of("Is it good? The food was good.", max_new_tokens=8),
+             native="hfserve.tasks.text2text:Text2Text"),
         Task("text-to-audio", TEXT, AUDIO, _of("Good morning."), aliases=("text-to-speech",)),
-        Task("token-classification", TEXT, ENTITIES, _of("Ada Lovelace lived in London."), aliases=("ner",)),
+        Task("token-classification", TEXT, ENTITIES, _of("Ada Lovelace lived in London."), aliases=("ner",),
+             native="hfserve.tasks.token_classification:TokenClassification"),
+        Task("translation", TEXT, GENERATED, _of("The food was good.", max_new_tokens=8),
+             native="hfserve.tasks.text2text:Text2Text"),
         Task("video-classification", VIDEO, LABELS, _of(_FILM)),
         Task("zero-shot-audio-classification", AUDIO_AND_LABELS, LABELS, _of(_SOUND, candidate_labels=_SOUNDS)),
-        Task("zero-shot-classification", TEXT_AND_LABELS, LABELS, _of("The food was good.", candidate_labels=_TOPICS)),
+        Task("zero-shot-classification", TEXT_AND_LABELS, LABELS, _of("The food was good.", candidate_labels=_TOPICS),
+             native="hfserve.tasks.zero_shot_classification:ZeroShotClassification"),
         Task("zero-shot-image-classification", IMAGE_AND_LABELS, LABELS, _of(_PICTURE, candidate_labels=_SIGHTS)),
         Task("zero-shot-object-detection", IMAGE_AND_LABELS, BOXES, _of(_PICTURE, candidate_labels=_SIGHTS)),
     )
 }  # fmt: skip
 
-DROPPED = (
-    "image-to-image", "image-to-text", "question-answering", "summarization", "text-to-image", "text2text-generation",
-    "translation", "visual-question-answering",
-)  # fmt: skip
+DROPPED = ("image-to-image", "image-to-text", "text-to-image", "visual-question-answering")
 """Tasks that transformers 5 has no pipeline for: recognised, not served yet."""
 
 _ALIASES = {alias: task.name for task in TASKS.values() for alias in task.aliases} | {
@@ -129,12 +141,13 @@ _ALIASES = {alias: task.name for task in TASKS.values() for alias in task.aliase
 
 
 def find(name: str) -> Task:
-    """The task of a name or an alias; `translation_en_to_fr` belongs to translation."""
+    """The task of a name or an alias; `translation_en_to_fr` is translation under a name that tells the languages."""
     known = _ALIASES.get(name, name)
-    family = "translation" if known.startswith("translation_") else known
-    if family in TASKS:
-        return TASKS[family]
+    if known in TASKS:
+        return TASKS[known]
+    if re.fullmatch("translation_.+_to_.+", known):
+        return replace(TASKS["translation"], name=known)
     served = ", ".join(sorted(TASKS))
-    if family in DROPPED:
+    if known in DROPPED:
         raise LoadError(f"the task {name} is recognised, yet not served by this version; it serves {served}")
     raise SettingsError(f"HF_TASK={name}: there is no such task; choose one of {served}")

@@ -9,9 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
-from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import SAMPLES, Encoder, first_position
-from hfserve.runtimes.tuning import tune
+from hfserve.runtimes.encoder import EncoderModel
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import kind, parse, places, split
 
@@ -41,15 +39,11 @@ class TextClassification:
         from transformers import AutoModelForSequenceClassification
 
         self.task = task
-        self._model = runtime.load(
+        self._model = EncoderModel(
             AutoModelForSequenceClassification, model_dir, device=device,
             trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
         )  # fmt: skip
-        self._encode = Encoder(model_dir, self._model.config, trust_remote_code=trust_remote_code)
-        tune(
-            self._model, [self._encode(text, None)[0] for text in SAMPLES], self._encode.pad,
-            first_position=first_position(self._model.config),
-        )  # fmt: skip
+        self._encode = self._model.encode
         self._labels = self._model.config.id2label
         self._function = _default_function(self._model.config)
 
@@ -62,7 +56,7 @@ class TextClassification:
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """Scores of each label, float32 of shape (labels,), for each item."""
-        logits = runtime.forward(self._model, [item.data for item in items], self._encode.pad)
+        logits = self._model([item.data for item in items])
         return [
             self._scored(row.numpy(), item.parameters["function_to_apply"], item.parameters["top_k"])
             for row, item in zip(logits, items, strict=True)

@@ -1,0 +1,34 @@
+"""An encoder with its tokenizer, loaded and tuned: what every native text task computes with."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hfserve.runtimes import torch as runtime
+from hfserve.runtimes.tokenizing import SAMPLES, Encoder, first_position
+from hfserve.runtimes.tuning import tune
+
+
+class EncoderModel:
+    """`encode` makes the inputs of a text; calling the model says what it makes of several of them at once."""
+
+    def __init__(
+        self, auto_class: Any, model_dir: Path, *, device: str, trust_remote_code: bool, allow_pickle: bool,
+        output: Callable[[Any], Any] = lambda answer: answer.logits, per_token: bool = False,
+    ) -> None:  # fmt: skip
+        self.model = runtime.load(
+            auto_class, model_dir, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+        )
+        self.config = self.model.config
+        self.encode = Encoder(model_dir, self.config, trust_remote_code=trust_remote_code)
+        self._output = output
+        self._per_token = per_token
+        samples = [self.encode(text, None)[0] for text in SAMPLES]
+        tune(
+            self.model, samples, self.encode.pad,
+            first_position=first_position(self.config), output=output, per_token=per_token,
+        )  # fmt: skip
+
+    def __call__(self, encoded: Sequence[dict[str, list[int]]]) -> list[Any]:
+        """What the model says of each sequence, float32 on the CPU: `output`, without padding."""
+        return runtime.forward(self.model, encoded, self.encode.pad, output=self._output, per_token=self._per_token)

@@ -1,0 +1,340 @@
+"""summarization, translation and text2text-generation: text from text, with batches for requests that do not sample.
+
+transformers 5 has no pipelines for them; the answers here are those of 4.57's, from its defaults to its shapes.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from hfserve.errors import InvalidInput, LoadError
+from hfserve.messages import Item, Outcome
+from hfserve.runtimes import torch as runtime
+from hfserve.runtimes.tokenizing import made_up
+from hfserve.tasks.base import Task
+from hfserve.tasks.forms import parse, places, split, string
+
+KEYS = {"summarization": "summary_text", "translation": "translation_text", "text2text-generation": "generated_text"}
+USUAL = {"max_new_tokens": 256, "num_beams": 4}
+"""The pipeline's defaults, which win over the model's own."""
+UNSET_LENGTH = 20
+"""The max_length that a configuration has when nobody chose one."""
+MOST_TOKENS = 16_384
+MOST_BEAMS = 64
+MOST_PADDING = 2.0
+"""As runtimes.torch has it, but higher: a step of the decoder costs more than padding in the encoder."""
+ALONE = frozenset({"bigbird_pegasus", "led", "longt5", "nllb-moe", "reformer", "switch_transformers"})
+"""Families in which what stands beside an input, or pads it, changes its answer: windows, blocks, experts.
+
+The experts' code is also switched while `generate()` runs, which two threads cannot both do.
+"""
+NAMED = 12
+"""Languages that an error names."""
+
+
+class Parameters(BaseModel):
+    """What a request may choose; what it leaves out is for the model's files to say.
+
+    As in the pipeline, `max_length` counts only where neither the request nor the defaults set `max_new_tokens`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_new_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    max_length: int | None = Field(None, ge=2, le=MOST_TOKENS)
+    min_length: int | None = Field(None, ge=0, le=MOST_TOKENS)
+    min_new_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
+    num_beams: int | None = Field(None, ge=1, le=MOST_BEAMS)
+    num_return_sequences: int | None = Field(None, ge=1, le=MOST_BEAMS)
+    do_sample: bool | None = None
+    temperature: float | None = Field(None, gt=0)
+    top_k: int | None = Field(None, ge=0)
+    top_p: float | None = Field(None, gt=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0)
+    no_repeat_ngram_size: int | None = Field(None, ge=0)
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
+    seed: int | None = Field(None, ge=0, lt=1 << 63)
+    truncation: bool | Literal["longest_first", "only_first", "do_not_truncate"] = True
+    clean_up_tokenization_spaces: bool = False
+
+
+class Translation(Parameters):
+    """Translation takes languages too; a model of one pair has no use for them."""
+
+    src_lang: str | None = None
+    tgt_lang: str | None = None
+
+
+OURS = frozenset({"seed", "truncation", "clean_up_tokenization_spaces", "src_lang", "tgt_lang"})
+"""Parameters that are not for `generate()`."""
+
+
+class Text2Text:
+    """An encoder with a decoder, for any of the three tasks."""
+
+    def __init__(
+        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
+    ) -> None:
+        from transformers import AutoModelForSeq2SeqLM
+
+        self._model = runtime.load(
+            AutoModelForSeq2SeqLM, model_dir, device=device,
+            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
+        )  # fmt: skip
+        self._alone = self._model.config.model_type in ALONE
+        self.concurrent = not self._alone
+        self._words = _Words(model_dir, _positions(self._model.config, "encoder"), trust_remote_code=trust_remote_code)
+        self._longest = _positions(self._model.config, "decoder") or MOST_TOKENS
+        name = _specific_name(task.name, self._model.config)
+        specific = dict((getattr(self._model.config, "task_specific_params", None) or {}).get(name, {}))
+        self._prefix = specific.pop("prefix", getattr(self._model.config, "prefix", None)) or ""
+        self._defaults = _defaults(self._model.generation_config, specific, self._words.pad)
+        family = "translation" if task.name.startswith("translation") else task.name
+        self._key = KEYS[family]
+        self._parameters: type[Parameters] = Translation if family == "translation" else Parameters
+        self._many_languages = family == "translation" and self._words.many_languages
+        self._languages = self._usual_languages(task.name, name)
+        self._sampling = threading.Lock()
+        self.task = self._with_example(task)
+
+    def items(self, data: Any) -> list[Item]:
+        """An item for each text, encoded."""
+        inputs, parameters = split(data)
+        chosen = parse(self._parameters, parameters)
+        generation = {**self._defaults, **chosen.model_dump(exclude=set(OURS), exclude_none=True)}
+        texts = inputs if isinstance(inputs, list) else [inputs]
+        return [
+            self._item(string(text, place), place, chosen, generation)
+            for text, place in zip(texts, places(inputs, texts), strict=True)
+        ]
+
+    def run(self, items: Sequence[Item]) -> list[Outcome]:
+        """For each item its generated texts, as the pipeline words them."""
+        outcomes: list[Outcome] = [None] * len(items)
+        alone = [[i] for i in range(len(items))]
+        for group in alone if self._alone else runtime.groups([item.cost for item in items], MOST_PADDING):
+            for i, outcome in zip(group, self._outcomes([items[i] for i in group]), strict=True):
+                outcomes[i] = outcome
+        return outcomes
+
+    def result(self, data: Any, results: Sequence[Any]) -> Any:
+        """As the pipeline shapes it: of a list, each text's answer stands bare when it is the only one."""
+        inputs, _ = split(data)
+        if not isinstance(inputs, list):
+            return results[0]
+        return [each[0] for each in results] if all(len(each) == 1 for each in results) else list(results)
+
+    def _item(self, text: str, place: str, chosen: Any, generation: dict[str, Any]) -> Item:
+        cut = chosen.truncation not in {False, "do_not_truncate"}
+        if self._many_languages:
+            source, target = self._asked_languages(chosen)
+            encoded = self._words.encode_for(text, source, target, cut=cut)
+            generation = {**generation, "forced_bos_token_id": encoded.pop("forced_bos_token_id")}
+        else:
+            encoded = self._words.encode(self._prefix + text, cut=cut)
+        length = len(encoded["input_ids"])
+        if not length:
+            raise InvalidInput(f"{place} is empty, and this model's tokenizer adds nothing to it")
+        if self._words.positions and length > self._words.positions:
+            raise InvalidInput(
+                f"{place} is longer than the {self._words.positions} tokens that the model takes; "
+                'shorten it, or leave out "truncation": false'
+            )
+        generation = self._bounded(generation)
+        parameters = {
+            "generate": generation,
+            "seed": chosen.seed,
+            "clean_up_tokenization_spaces": chosen.clean_up_tokenization_spaces,
+        }
+        return Item(encoded, parameters, self._batch_key(generation), length)
+
+    def _batch_key(self, generation: dict[str, Any]) -> Any:
+        """Those who sample take turns with the random numbers; others share a pass when they ask for the same."""
+        if self._samples(generation):
+            return object()
+        return tuple((name, repr(value)) for name, value in sorted(generation.items()))
+
+    def _samples(self, generation: dict[str, Any]) -> bool:
+        return bool(generation.get("do_sample", self._model.generation_config.do_sample))
+
+    def _bounded(self, generation: dict[str, Any]) -> dict[str, Any]:
+        """With one of the two limits of length, within the decoder's positions, and no least length beyond it."""
+        bounded = {name: value for name, value in generation.items() if name not in {"max_length", "max_new_tokens"}}
+        tokens = generation["max_new_tokens"]
+        if tokens is None:
+            tokens = min(generation["max_length"] - 1, self._longest)
+            bounded["max_length"] = tokens + 1
+        else:
+            tokens = min(tokens, self._longest)
+            bounded["max_new_tokens"] = tokens
+        for name, most in (("min_length", tokens + 1), ("min_new_tokens", tokens)):
+            least = generation.get(name, getattr(self._model.generation_config, name))
+            if least is not None and least > most:
+                bounded[name] = most
+        return bounded
+
+    def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
+        try:
+            return self._generated(items)
+        except ValueError as error:
+            reason = runtime.first_line(error).partition(": ")[2]
+            return [InvalidInput(f"the parameters do not go together: {reason}") for _ in items]
+
+    def _generated(self, items: Sequence[Item]) -> list[Outcome]:
+        longest = max(item.cost for item in items)
+        pads = {"input_ids": self._words.pad or 0, "attention_mask": 0}
+        device = self._model.device
+        inputs = {
+            name: torch.tensor([item.data[name] + [pad] * (longest - item.cost) for item in items], device=device)
+            for name, pad in pads.items()
+        }
+        generation = items[0].parameters["generate"]
+        with torch.inference_mode(), runtime.memory_guard(), self._randomness(generation, items[0].parameters["seed"]):
+            tokens = self._model.generate(**inputs, **generation).cpu()
+        return [
+            [{self._key: text} for text in self._words.decode(rows, item.parameters["clean_up_tokenization_spaces"])]
+            for item, rows in zip(items, tokens.unflatten(0, (len(items), -1)), strict=True)
+        ]
+
+    @contextlib.contextmanager
+    def _randomness(self, generation: dict[str, Any], seed: int | None) -> Iterator[None]:
+        """Whoever samples has torch's random numbers to itself, and whoever brings a seed leaves them as they were."""
+        if not self._samples(generation):
+            yield
+            return
+        devices = [self._model.device] if self._model.device.type == "cuda" else []
+        with self._sampling, torch.random.fork_rng(devices, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            yield
+
+    def _usual_languages(self, asked: str, specific: str) -> tuple[str | None, str | None]:
+        """The languages in the task's name, as asked for or as the model's files have it."""
+        found = re.fullmatch("translation_(.+)_to_(.+)", specific)
+        if not found or not self._many_languages:
+            return None, None
+        unknown = [language for language in found.groups() if not self._words.knows(language)]
+        if unknown and asked == specific:
+            raise LoadError(f"HF_TASK={asked}: {unknown[0]} is not a language of this model; {self._words.told}")
+        return (None, None) if unknown else (found[1], found[2])
+
+    def _asked_languages(self, chosen: Any) -> tuple[str, str]:
+        source = self._language("src_lang", chosen.src_lang or self._languages[0])
+        return source, self._language("tgt_lang", chosen.tgt_lang or self._languages[1])
+
+    def _language(self, name: str, language: str | None) -> str:
+        if language is None:
+            raise InvalidInput(f"parameters.{name} is missing: this model knows many languages; {self._words.told}")
+        if not self._words.knows(language):
+            raise InvalidInput(f"parameters.{name}: {language!r} is not a language of it; {self._words.told}")
+        return language
+
+    def _with_example(self, task: Task) -> Task:
+        """The task with an example that names languages, for a model that has to be told."""
+        if not self._many_languages or self._languages[0] or not self._words.languages:
+            return task
+        language = self._words.languages[0]
+        parameters = {**task.example.get("parameters", {}), "src_lang": language, "tgt_lang": language}
+        return replace(task, example={**task.example, "parameters": parameters})
+
+
+class _Words:
+    """The model's tokenizer, fast or slow, for one thread at a time: it changes with every language and length."""
+
+    def __init__(self, model_dir: Path, positions: int | None, *, trust_remote_code: bool) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(model_dir), trust_remote_code=trust_remote_code, local_files_only=True
+            )
+        except Exception as error:
+            raise LoadError(f"the tokenizer did not load: {runtime.first_line(error)}") from error
+        if made_up(tokenizer):
+            raise LoadError(f"{model_dir.name}/ has no tokenizer: save the model's tokenizer there too")
+        self._tokenizer = tokenizer
+        self._turn = threading.Lock()
+        self._limit = min(tokenizer.model_max_length, positions or MOST_TOKENS)
+        self.positions = positions
+        self.pad = tokenizer.pad_token_id
+        self.many_languages = hasattr(tokenizer, "_build_translation_inputs")
+        self.languages = _languages(tokenizer) if self.many_languages else []
+
+    @property
+    def told(self) -> str:
+        """The languages, for an error."""
+        more = ", …" if len(self.languages) > NAMED else ""
+        return f"there are {', '.join(self.languages[:NAMED])}{more}"
+
+    def knows(self, language: str) -> bool:
+        """Whether the model has a token for the language."""
+        return not self.languages or language.strip("_") in self.languages
+
+    def encode(self, text: str, *, cut: bool) -> dict[str, Any]:
+        """The model's inputs for a text."""
+        with self._turn:
+            return _inputs(self._tokenizer(text, **self._cutting(cut)))
+
+    def encode_for(self, text: str, source: str, target: str, *, cut: bool) -> dict[str, Any]:
+        """The model's inputs for a text in one language, with the token that begins another."""
+        with self._turn:
+            build = self._tokenizer._build_translation_inputs
+            encoded = build(text, return_tensors=None, src_lang=source, tgt_lang=target, **self._cutting(cut))
+        return {**_inputs(encoded), "forced_bos_token_id": encoded["forced_bos_token_id"]}
+
+    def decode(self, rows: Any, clean_up: bool) -> list[str]:
+        """The texts of rows of tokens."""
+        with self._turn:
+            decode: Any = self._tokenizer.decode
+            return [decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=clean_up) for row in rows]
+
+    def _cutting(self, cut: bool) -> dict[str, Any]:
+        return {"truncation": True, "max_length": self._limit} if cut else {"truncation": False}
+
+
+def _inputs(encoded: Any) -> dict[str, Any]:
+    ids = list(encoded["input_ids"])
+    return {"input_ids": ids, "attention_mask": list(encoded.get("attention_mask") or [1] * len(ids))}
+
+
+def _languages(tokenizer: Any) -> list[str]:
+    """Languages have tokens of their own, some between underscores, as nothing else has without brackets."""
+    tokens = {*tokenizer.get_added_vocab(), *getattr(tokenizer, "lang_token_to_id", ())}
+    return sorted(token.strip("_") for token in tokens if not token.startswith(("<", "[", "▁")))
+
+
+def _positions(config: Any, half: str) -> int | None:
+    """The most tokens that the encoder or the decoder has positions for, None when they have no end."""
+    own = getattr(config, half, None)
+    names = (f"max_{half}_position_embeddings", "max_position_embeddings")
+    found = (getattr(place, name, None) for place in (config, own) for name in names)
+    return next((int(count) for count in found if count), None)
+
+
+def _specific_name(task: str, config: Any) -> str:
+    """The task's name among the model's settings by task: translation is the first of its kind there."""
+    names = getattr(config, "task_specific_params", None) or {}
+    return next((name for name in names if name.startswith("translation")), task) if task == "translation" else task
+
+
+def _defaults(generation: Any, specific: dict[str, Any], pad: int | None) -> dict[str, Any]:
+    """What `generate()` is given when the request is silent, by the pipeline's rules.
+
+    Its own defaults win over the model's, except that a length in the model's files takes the place of
+    max_new_tokens; settings by task win over both. The model's own lengths are cleared, having been counted here.
+    """
+    usual: dict[str, Any] = {**USUAL}
+    if generation.max_length not in {None, UNSET_LENGTH}:
+        usual |= {"max_length": generation.max_length, "max_new_tokens": generation.max_new_tokens}
+    generation.max_length = generation.max_new_tokens = None
+    if generation.pad_token_id is None:
+        generation.pad_token_id = pad
+    return usual | {name: value for name, value in specific.items() if name in vars(generation)}
