@@ -66,7 +66,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     try:
         import matplotlib
     except ImportError:
-        print(f"{path.name} is not drawn: it needs matplotlib, which the dev extra has", file=sys.stderr)
+        print(f"{path.name} is not drawn: it needs matplotlib", file=sys.stderr)
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -26,9 +26,11 @@ Run = Callable[[Sequence[Item], int], list[Outcome]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much runs and waits at once: threads, items, tokens, requests, seconds."""
+    """How much runs and waits at once: lanes and the threads they share, items, tokens, requests, seconds."""
 
     lanes: int = 1
+    threads: int = 0
+    """0: as many as lanes."""
     max_batch: int = 32
     max_batch_tokens: int = 512
     max_queued: int = 256
@@ -209,9 +211,11 @@ class Scheduler:
 
     def _outcomes(self, batch: list[Waiting]) -> tuple[list[Outcome], float]:
         alone = len(self._running) == 1 and not self._turns
+        threads = self._limits.threads or self._limits.lanes
+        share = threads if alone else max(1, threads // self._limits.lanes)
         started = time.monotonic()
         try:
-            outcomes = self._run([waiting.item for waiting in batch], self._limits.lanes if alone else 1)
+            outcomes = self._run([waiting.item for waiting in batch], share)
             if len(outcomes) != len(batch):
                 raise ModelError(f"{len(batch)} items were run and {len(outcomes)} outcomes came back")
         except BaseException:  # a lane must outlive whatever user code raises, SystemExit included

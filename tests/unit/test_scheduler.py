@@ -409,6 +409,17 @@ def test_a_batch_that_is_alone_gets_all_threads():
     asyncio.run(main())
 
 
+def test_a_lone_lane_keeps_all_threads_whatever_waits():
+    model = Doubling()
+
+    async def main():
+        async with Scheduler(model, Limits(lanes=1, threads=4, max_batch=1)) as scheduler:
+            assert await outcomes(submit(scheduler, 1, 2, 3)) == [2, 4, 6]
+        assert model.threads == [4, 4, 4]
+
+    asyncio.run(main())
+
+
 def test_with_a_delay_a_lane_waits_for_company_until_the_batch_is_full():
     model = Doubling()
 

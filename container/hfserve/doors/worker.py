@@ -125,7 +125,10 @@ class Worker:
     def _limits(self, model: Model) -> Limits:
         chosen = self.settings
         lanes = chosen.lanes or (device.cores() if model.concurrent else 1)
-        return Limits(lanes, chosen.max_batch, chosen.max_batch_tokens, chosen.max_queued, chosen.batch_delay_ms / 1000)
+        return Limits(
+            lanes=lanes, threads=device.cores(), max_batch=chosen.max_batch, max_batch_tokens=chosen.max_batch_tokens,
+            max_queued=chosen.max_queued, delay=chosen.batch_delay_ms / 1000,
+        )  # fmt: skip
 
     async def _beat(self, scheduler: Scheduler) -> None:
         while True:
