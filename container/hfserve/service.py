@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from hfserve.errors import DeadlineExceeded, ModelError, NotReady, ServeError
 from hfserve.logs import request_id
 from hfserve.messages import Reply, Request
 from hfserve.metrics import WorkerMetrics
-from hfserve.model import Job, Model
+from hfserve.model import BrokenDevice, Job, Model
 from hfserve.scheduler import Scheduler
 from hfserve.streaming import begin
 
@@ -19,9 +20,12 @@ LARGE = 64 << 10
 
 
 class Service:
-    """Answers requests with a model."""
+    """Answers requests with a model; tells `broken` why when the process can compute no more (contract row 12)."""
 
-    def __init__(self, model: Model, scheduler: Scheduler, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, model: Model, scheduler: Scheduler, metrics: WorkerMetrics, *, broken: Callable[[str], None] = log.error
+    ) -> None:
+        self._broken = broken
         self._model = model
         self._scheduler = scheduler
         self._metrics = metrics
@@ -48,6 +52,8 @@ class Service:
         try:
             return await self._run(request)
         except ServeError as error:
+            if isinstance(error, BrokenDevice):
+                self._broken(str(error))
             if error.status >= 500 and error.status != 503:
                 log.warning("%s: %s", type(error).__name__, error)
             return Reply.of_error(error, request.request_id)

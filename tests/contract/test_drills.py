@@ -120,6 +120,24 @@ def predict_fn(data, model):
         assert ask(server, {"seconds": 0}) == 200
 
 
+def test_a_worker_whose_gpu_is_broken_is_replaced(model_with):
+    """[12]"""
+    source = """
+import torch
+def model_fn(model_dir): return None
+def predict_fn(data, model):
+    if data["break"]:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    return data
+"""
+    with Server(model_with(source), engine="asgi") as server:
+        [worker] = server.pids("hfserve.doors.worker")
+        assert_error(server.post(json={"break": True}), 500, words=["GPU", "illegal memory access"])
+        server.wait(lambda: server.pids("hfserve.doors.worker") not in ([worker], []), "another worker")
+        server.wait_until_ready()
+        assert ask(server, {"break": False}) == 200
+
+
 def test_a_full_queue_is_503_at_once_and_says_when_to_retry(engine, model_with):
     with Server(model_with(SLOW), engine=engine, HFSERVE_MAX_QUEUED="2", MMS_DEFAULT_WORKERS_PER_MODEL="4") as server:
         with concurrent.futures.ThreadPoolExecutor(24) as pool:

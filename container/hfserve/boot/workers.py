@@ -43,6 +43,7 @@ class WorkerProcess:
         self._health = Health("starting", "the worker has not been started")
         self._heard = time.monotonic()
         self._child: Child | None = None
+        self._was_ready = False
         self._stopping = False
 
     @property
@@ -62,7 +63,7 @@ class WorkerProcess:
             status = await self._one_life()
             if self._stopping:
                 return
-            was_ready = self._health.ok
+            was_ready = self._was_ready
             ever_ready = ever_ready or was_ready
             failures = 0 if was_ready else failures + 1
             failed = self._health.state == "failed"
@@ -81,6 +82,7 @@ class WorkerProcess:
             await self._child.end(signal.SIGTERM, patience)
 
     async def _one_life(self) -> int:
+        self._was_ready = False
         reading, writing = os.pipe()
         passed = [writing] if self._tcp is None else [writing, self._tcp]
         argv = [
@@ -148,6 +150,7 @@ class WorkerProcess:
 
     def _set(self, health: Health) -> None:
         self._health = health
+        self._was_ready = self._was_ready or health.ok
         self._changed()
 
 

@@ -91,7 +91,7 @@ class Worker:
         metrics = WorkerMetrics(model.task)
         limits = self._limits(model)
         async with Scheduler(model.run, limits, observe=metrics.observe) as scheduler:
-            service = Service(model, scheduler, metrics)
+            service = Service(model, scheduler, metrics, broken=self._give_up)
             stash = Stash()
             http = self._http(service, stash)
             self._listen_for_connections(MmsDoor(
@@ -110,6 +110,11 @@ class Worker:
             http.should_exit = True
             await serving
             beating.cancel()
+
+    def _give_up(self, reason: str) -> None:
+        """Be replaced: what was accepted is still answered, though hardly well."""
+        self._tell("starting", f"worker {self.slot}: {reason}")
+        self._stop.set()
 
     def _public(self) -> socket.socket:
         """The listening socket of the whole server, when nothing is in front."""
