@@ -22,6 +22,8 @@ fi
 say "setting up $venv (the first time takes some minutes: torch is large)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip="$venv/bin/python -m pip install -q --disable-pip-version-check"
+# An old pip reads requirements less strictly.
+$pip "$(grep "^pip==" requirements-dev.txt)"
 torch=$(grep '^torch==' requirements.txt)
 say "installing $torch"
 # shellcheck disable=SC2086
