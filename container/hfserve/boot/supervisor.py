@@ -222,9 +222,11 @@ class Supervisor:
             self._stand_in = self._server(("Connection", "close"))
             self._begin(self._stand_in.serve([self._tcp.dup()]))
         elif not needed and self._stand_in is not None:
-            for acceptor in self._stand_in.servers:
-                acceptor.close()  # now, so that no request that follows a good /ping comes here
-            asyncio.get_running_loop().call_later(LAST_WORDS, setattr, self._stand_in, "should_exit", True)
+            loop = asyncio.get_running_loop()
+            for listener in (each for acceptor in self._stand_in.servers for each in acceptor.sockets):
+                # No request that follows a good /ping may come here; closing now would lose who is just let in.
+                loop.remove_reader(listener.fileno())
+            loop.call_later(LAST_WORDS, setattr, self._stand_in, "should_exit", True)
             self._stand_in = None
 
     async def _resolve(self) -> None:
