@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hfserve.boot.processes import Child, Processes, describe
-from hfserve.errors import LoadError, StartError
+from hfserve.errors import LoadError
 from hfserve.health import Health
 from hfserve.metrics import SupervisorMetrics, forget
 from hfserve.settings import Settings, child_environment
@@ -152,11 +152,3 @@ class WorkerProcess:
         self._health = health
         self._was_ready = self._was_ready or health.ok
         self._changed()
-
-
-def start_failure(tasks: "list[asyncio.Task[None]]") -> StartError | None:
-    """The error of a slot that gave up."""
-    for task in tasks:
-        if task.done() and not task.cancelled() and isinstance(error := task.exception(), StartError):
-            return error
-    return None

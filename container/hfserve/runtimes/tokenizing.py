@@ -42,8 +42,7 @@ class Encoder:
             )
         except Exception as error:
             raise LoadError(f"the tokenizer did not load: {first_line(error)}") from error
-        if made_up(tokenizer):
-            raise LoadError(f"{model_dir.name}/ has no tokenizer: save the model's tokenizer there too")
+        refuse_made_up(tokenizer, model_dir)
         if not getattr(tokenizer, "is_fast", False):
             raise NoFastTokenizer(f"{type(tokenizer).__name__} has no fast form; save the model with a tokenizer.json")
         self.limit = _limit(tokenizer, config)
@@ -109,9 +108,10 @@ def _names(tokenizer: Any) -> list[str]:
     return list(tokenizer.model_input_names)
 
 
-def made_up(tokenizer: Any) -> bool:
-    """Whether transformers found no tokenizer and made one of special tokens alone, which reads nothing."""
-    return len(tokenizer) <= len(set(tokenizer.all_special_ids))
+def refuse_made_up(tokenizer: Any, model_dir: Path) -> None:
+    """Raise LoadError when transformers found no tokenizer and made one of special tokens, which reads nothing."""
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise LoadError(f"{model_dir.name}/ has no tokenizer: save the model's tokenizer there too")
 
 
 def first_position(config: Any) -> int:

@@ -17,7 +17,7 @@ import torch
 from hfserve.errors import InvalidInput, LoadError, ServeError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import made_up
+from hfserve.runtimes.tokenizing import refuse_made_up
 from hfserve.tasks.answers import jsonable
 from hfserve.tasks.base import Task
 from hfserve.tasks.media import openable
@@ -53,8 +53,8 @@ def build(
         )  # fmt: skip
     except Exception as error:
         raise LoadError(f"the {task_name} model did not load: {_reason(error)}") from error
-    if pipe.tokenizer is not None and made_up(pipe.tokenizer):
-        raise LoadError(f"{model_dir.name}/ has no tokenizer: save the model's tokenizer there too")
+    if pipe.tokenizer is not None:
+        refuse_made_up(pipe.tokenizer, model_dir)
     return pipe
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import made_up
+from hfserve.runtimes.tokenizing import refuse_made_up
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import parse, places, split, string
 
@@ -258,8 +258,7 @@ class _Words:
             )
         except Exception as error:
             raise LoadError(f"the tokenizer did not load: {runtime.first_line(error)}") from error
-        if made_up(tokenizer):
-            raise LoadError(f"{model_dir.name}/ has no tokenizer: save the model's tokenizer there too")
+        refuse_made_up(tokenizer, model_dir)
         self._tokenizer = tokenizer
         self._turn = threading.Lock()
         self._limit = min(tokenizer.model_max_length, positions or MOST_TOKENS)
