@@ -34,15 +34,7 @@ class Encoder:
     """
 
     def __init__(self, model_dir: Path, config: Any, *, trust_remote_code: bool = False) -> None:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(model_dir), trust_remote_code=trust_remote_code, local_files_only=True
-            )
-        except Exception as error:
-            raise LoadError(f"the tokenizer did not load: {first_line(error)}") from error
-        refuse_made_up(tokenizer, model_dir)
+        tokenizer = load_tokenizer(model_dir, trust_remote_code=trust_remote_code)
         if not getattr(tokenizer, "is_fast", False):
             raise NoFastTokenizer(f"{type(tokenizer).__name__} has no fast form; save the model with a tokenizer.json")
         self.limit = _limit(tokenizer, config)
@@ -106,6 +98,20 @@ def _copy(tokenizer: Tokenizer) -> Tokenizer:
 
 def _names(tokenizer: Any) -> list[str]:
     return list(tokenizer.model_input_names)
+
+
+def load_tokenizer(model_dir: Path, *, trust_remote_code: bool) -> Any:
+    """A model's tokenizer; raises LoadError when there is none or it cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(model_dir), trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except Exception as error:
+        raise LoadError(f"the tokenizer did not load: {first_line(error)}") from error
+    refuse_made_up(tokenizer, model_dir)
+    return tokenizer
 
 
 def refuse_made_up(tokenizer: Any, model_dir: Path) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import refuse_made_up
+from hfserve.runtimes.tokenizing import load_tokenizer
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import parse, places, split, string
 
@@ -250,15 +250,8 @@ class _Words:
     """The model's tokenizer, fast or slow, for one thread at a time: it changes with every language and length."""
 
     def __init__(self, model_dir: Path, positions: int | None, *, trust_remote_code: bool) -> None:
-        from transformers import AutoTokenizer
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(model_dir), trust_remote_code=trust_remote_code, local_files_only=True
-            )
-        except Exception as error:
-            raise LoadError(f"the tokenizer did not load: {runtime.first_line(error)}") from error
-        refuse_made_up(tokenizer, model_dir)
+        tokenizer = load_tokenizer(model_dir, trust_remote_code=trust_remote_code)
         self._tokenizer = tokenizer
         self._turn = threading.Lock()
         self._limit = min(tokenizer.model_max_length, positions or MOST_TOKENS)
