@@ -81,7 +81,7 @@ def _weights_mistakes(model_dir: Path, settings: Settings) -> list[str]:
     from hfserve.runtimes.torch import only_pickles
 
     try:
-        only_pickles(model_dir, allowed=settings.allow_pickle)
+        only_pickles(model_dir, settings.options("cpu"))
     except StartError as error:
         return [str(error)]
     files = sorted(model_dir.glob("*.safetensors"))

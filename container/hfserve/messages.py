@@ -34,13 +34,15 @@ class Request:
 class Item:
     """One thing to run: items share a forward pass only when their `batch_key` is equal.
 
-    `cost` is what the item adds to a batch, in tokens for text and 1 elsewhere.
+    `cost` is what the item adds to a batch, in tokens for text and 1 elsewhere; `cut` names the part of the request
+    that was truncated for the model, "" when none was.
     """
 
     data: Any
     parameters: Mapping[str, Any] = field(default_factory=dict)
     batch_key: Hashable = None
     cost: int = 1
+    cut: str = ""
 
 
 Outcome = Any

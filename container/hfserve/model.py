@@ -21,16 +21,15 @@ from hfserve.errors import HookError, InvalidInput, LoadError, ModelError, Serve
 from hfserve.hooks import Hooks
 from hfserve.logs import request_id
 from hfserve.messages import JSON, Item, Outcome, Reply, Request
-from hfserve.settings import Settings
+from hfserve.settings import Options, Settings
 from hfserve.streaming import pieces
 from hfserve.tasks.base import Task, TaskRunner
 
 log = logging.getLogger(__name__)
 
 TEXTUAL = ("application/json", "text/csv", "application/csv")
-
-
 TABLES = ("text/csv", "application/csv")
+NAMED_CUTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,8 @@ class TaskModel:
                 self._runner.result(record, outcomes[bound]) for record, bound in zip(records, bounds, strict=True)
             ]
             answer = answers if isinstance(data, Records) else answers[0]
-            return _encoded(answer, request, self._default_accept(request, data))
+            reply = _encoded(answer, request, self._default_accept(request, data))
+            return replace(reply, headers=_told_of_cuts(items))
 
         return Job(items, finish)
 
@@ -309,17 +309,15 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
         runner = (
             None
             if functions.predict_fn or functions.predict_batch_fn
-            else _runner_of(model, artifact.model_dir, device)
+            else _runner_of(model, artifact.model_dir, settings.options(device))
         )
         return HookModel(functions, model, runner, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     task = table.find(settings.task or detect.detect(artifact.model_dir))
-    options: dict[str, Any] = {
-        "device": device, "trust_remote_code": settings.trust_remote_code, "allow_pickle": settings.allow_pickle,
-    }  # fmt: skip
+    options = settings.options(device)
     if functions.predict_fn or functions.predict_batch_fn or functions.transform_fn:
         from hfserve.tasks.pipeline import build
 
-        pipe = build(task.name, artifact.model_dir, **options)
+        pipe = build(task.name, artifact.model_dir, options)
         return HookModel(functions, pipe, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     runner = _runner(task, artifact.model_dir, options)
     if functions.any:
@@ -327,23 +325,23 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
     return TaskModel(runner, settings)
 
 
-def _runner(task: Task, model_dir: Path, options: dict[str, Any]) -> TaskRunner:
+def _runner(task: Task, model_dir: Path, options: Options) -> TaskRunner:
     """What runs the task: our own code where there is some and the tokenizer allows it, else the pipeline."""
     from hfserve.runtimes.tokenizing import NoFastTokenizer
     from hfserve.tasks.pipeline import PipelineRunner
 
     if not task.native:
-        return PipelineRunner(task, model_dir, **options)
+        return PipelineRunner(task, model_dir, options)
     place, _, name = task.native.partition(":")
     try:
-        runner: TaskRunner = getattr(importlib.import_module(place), name)(task, model_dir, **options)
+        runner: TaskRunner = getattr(importlib.import_module(place), name)(task, model_dir, options)
     except NoFastTokenizer as error:
         log.warning("%s runs one request at a time: %s", task.name, error)
-        return PipelineRunner(task, model_dir, **options)
+        return PipelineRunner(task, model_dir, options)
     return runner
 
 
-def _runner_of(model: Any, model_dir: Path, device: str) -> TaskRunner | None:
+def _runner_of(model: Any, model_dir: Path, options: Options) -> TaskRunner | None:
     """A pipeline that model_fn returned is asked as ours is, so that no client can make it fetch or open things."""
     from hfserve.tasks import table
 
@@ -351,7 +349,7 @@ def _runner_of(model: Any, model_dir: Path, device: str) -> TaskRunner | None:
         return None
     from hfserve.tasks.pipeline import PipelineRunner
 
-    return PipelineRunner(table.TASKS[model.task], model_dir, device=device, pipe=model)
+    return PipelineRunner(table.TASKS[model.task], model_dir, options, pipe=model)
 
 
 def run_or_retry(run: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any]) -> list[Outcome]:
@@ -415,6 +413,13 @@ def _raise_first(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
+
+
+def _told_of_cuts(items: Sequence[Item]) -> dict[str, str]:
+    """The header that names what was truncated, the first few of many."""
+    cut = list(dict.fromkeys(item.cut for item in items if item.cut))
+    more = [f"and {len(cut) - NAMED_CUTS} more"] if len(cut) > NAMED_CUTS else []
+    return {"X-HFServe-Truncated": ", ".join(cut[:NAMED_CUTS] + more)} if cut else {}
 
 
 def _encoded(answer: Any, request: Request, default: str) -> Reply:

@@ -7,6 +7,7 @@ the toolkit's, then HFSERVE_*), then the default. A variable that is set and emp
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -96,6 +97,17 @@ class Settings(BaseSettings):
         None, "SAGEMAKER_MAX_PAYLOAD_IN_MB", ge=0, help="Batch transform's largest body, in MB; raises the limit above."
     )
     max_items: int = _field(10_000, "HFSERVE_MAX_ITEMS", ge=1, help="Most inputs in one request.")
+    max_new_tokens: int = _field(
+        16_384, "HFSERVE_MAX_NEW_TOKENS", ge=1, help="Most tokens that a request may have generated."
+    )
+    max_labels: int = _field(1_000, "HFSERVE_MAX_LABELS", ge=1, help="Most candidate labels in one request.")
+    max_pixels: int = _field(50_000_000, "HFSERVE_MAX_PIXELS", ge=1, help="Most pixels of one picture.")
+    max_audio_s: FiniteFloat = _field(3_600, "HFSERVE_MAX_AUDIO", gt=0, help="Most seconds of one sound.")
+    allow_urls: str = _field(
+        "", "HFSERVE_ALLOW_URLS",
+        help="Fetch pictures, sounds and films that a request names by URL: `1` from public addresses, or the hosts "
+        "to fetch from, between commas; empty: from nowhere.",
+    )  # fmt: skip
 
     # How it runs
     workers: int | None = _field(
@@ -198,10 +210,29 @@ class Settings(BaseSettings):
         """Whether SageMaker started this process."""
         return "SAGEMAKER_REGION" in os.environ
 
+    def options(self, device: str) -> "Options":
+        """What these settings decide for a task on a device."""
+        shared = {name: getattr(self, name) for name in Options.__dataclass_fields__ if name != "device"}
+        return Options(device=device, **shared)
+
     @property
     def model_dir(self) -> Path:
         """Where SageMaker puts the model."""
         return self.base_dir / "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the settings decide for a task: how its model is loaded, and how much a request may ask of it."""
+
+    device: str = "cpu"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    allow_urls: str = ""
+    max_new_tokens: int = 16_384
+    max_labels: int = 1_000
+    max_pixels: int = 50_000_000
+    max_audio_s: float = 3_600
 
 
 def names(field: FieldInfo) -> list[str]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import tiny
 from hfserve.errors import InvalidInput, LoadError
+from hfserve.settings import Options
 from hfserve.tasks.feature_extraction import FeatureExtraction
 from hfserve.tasks.table import TASKS
 
@@ -29,7 +30,7 @@ LONG = "the food was good " * 40
 def both(request, tmp_path_factory):
     """Our runner and transformers' pipeline of one directory."""
     folder = tiny.build(request.param, tmp_path_factory.mktemp(request.param))
-    ours = FeatureExtraction(TASK, folder, device="cpu")
+    ours = FeatureExtraction(TASK, folder, Options())
     return ours, transformers.pipeline("feature-extraction", model=str(folder), device="cpu")
 
 
@@ -150,14 +151,14 @@ def test_of_the_t5_family_the_encoder_speaks(tmp_path):
         part.save_pretrained(tmp_path / "t5")
     with torch.inference_mode():
         expected = model(**words(TEXTS[0], return_tensors="pt"))[0]
-    same(_ask(FeatureExtraction(TASK, tmp_path / "t5", device="cpu"), TEXTS[0]), expected.tolist())
+    same(_ask(FeatureExtraction(TASK, tmp_path / "t5", Options()), TEXTS[0]), expected.tolist())
 
 
 # Folders of sentence-transformers
 
 
 def test_a_sentence_folder_gives_a_vector_by_its_own_modules(folder):
-    ours = FeatureExtraction(TASK, folder, device="cpu")
+    ours = FeatureExtraction(TASK, folder, Options())
     texts = [*TEXTS, "", LONG]
     expected = [_dense(folder, _tokens(folder, text).mean(0)) for text in texts]
     unit = [torch.nn.functional.normalize(vector, dim=-1).tolist() for vector in expected]
@@ -170,7 +171,7 @@ def test_a_sentence_folder_gives_a_vector_by_its_own_modules(folder):
 
 
 def test_a_request_may_choose_other_vectors_than_the_folder_does(folder):
-    ours = FeatureExtraction(TASK, folder, device="cpu")
+    ours = FeatureExtraction(TASK, folder, Options())
     pipe = transformers.pipeline("feature-extraction", model=str(folder), device="cpu")
     same(_ask(ours, {"inputs": TEXTS[0], "parameters": {"pooling": "none"}}), pipe(TEXTS[0]))
     same(_ask(ours, {"inputs": TEXTS[0], "parameters": {"pooling": "cls"}}), pipe(TEXTS[0])[0][0])
@@ -192,26 +193,26 @@ def test_every_pooling_of_a_folder(folder, config, pool):
     modules = json.loads((folder / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps(modules[:2]))
     _change(folder / "1_Pooling/config.json", **config)
-    got = _ask(FeatureExtraction(TASK, folder, device="cpu"), TEXTS[0])
+    got = _ask(FeatureExtraction(TASK, folder, Options()), TEXTS[0])
     same(got, pool(_tokens(folder, TEXTS[0])).tolist())
 
 
 def test_a_folder_may_lower_its_texts_and_begin_them_with_a_prompt(folder):
     _change(folder / "sentence_bert_config.json", do_lower_case=True)
     _change(folder / "config_sentence_transformers.json", prompts={"query": "food: "}, default_prompt_name="query")
-    got = _ask(FeatureExtraction(TASK, folder, device="cpu"), " A taste ")
+    got = _ask(FeatureExtraction(TASK, folder, Options()), " A taste ")
     expected = _dense(folder, _tokens(folder, "food:  a taste").mean(0))
     same(got, torch.nn.functional.normalize(expected, dim=-1).tolist())
     _change(folder / "1_Pooling/config.json", include_prompt=False)
     with pytest.raises(LoadError, match="leaves the default prompt out"):
-        FeatureExtraction(TASK, folder, device="cpu")
+        FeatureExtraction(TASK, folder, Options())
 
 
 def test_a_module_that_is_not_known_leaves_the_vectors_of_tokens(folder, caplog):
     modules = json.loads((folder / "modules.json").read_text())
     modules[1]["type"] = "sentence_transformers.sparse_encoder.models.SpladePooling"
     (folder / "modules.json").write_text(json.dumps(modules))
-    ours = FeatureExtraction(TASK, folder, device="cpu")
+    ours = FeatureExtraction(TASK, folder, Options())
     assert np.shape(_ask(ours, TEXTS[0])) == (1, 6, 32)
     assert "SpladePooling" in caplog.text
 
@@ -229,13 +230,13 @@ def test_a_module_that_is_not_known_leaves_the_vectors_of_tokens(folder, caplog)
 def test_a_broken_folder_is_told_at_load(folder, file, content, words):
     (folder / file).write_text(content)
     with pytest.raises(LoadError, match=words):
-        FeatureExtraction(TASK, folder, device="cpu")
+        FeatureExtraction(TASK, folder, Options())
 
 
 def test_a_layer_that_is_a_pickle_is_read_only_when_that_is_allowed(folder):
-    expected = _ask(FeatureExtraction(TASK, folder, device="cpu"), TEXTS[0])
+    expected = _ask(FeatureExtraction(TASK, folder, Options()), TEXTS[0])
     torch.save(load_file(folder / "2_Dense/model.safetensors"), folder / "2_Dense/pytorch_model.bin")
     (folder / "2_Dense/model.safetensors").unlink()
     with pytest.raises(LoadError, match="is a pickle"):
-        FeatureExtraction(TASK, folder, device="cpu")
-    same(_ask(FeatureExtraction(TASK, folder, device="cpu", allow_pickle=True), TEXTS[0]), expected)
+        FeatureExtraction(TASK, folder, Options())
+    same(_ask(FeatureExtraction(TASK, folder, Options(allow_pickle=True)), TEXTS[0]), expected)

@@ -11,6 +11,7 @@ import transformers
 
 import tiny
 from hfserve.errors import InvalidInput, LoadError
+from hfserve.settings import Options
 from hfserve.tasks.fill_mask import FillMask
 from hfserve.tasks.table import TASKS
 
@@ -27,7 +28,7 @@ TEXTS = [
 def both(request, tmp_path_factory):
     """Our runner and transformers' pipeline of one directory."""
     folder = tiny.build(request.param, tmp_path_factory.mktemp(request.param))
-    ours = FillMask(TASKS["fill-mask"], folder, device="cpu")
+    ours = FillMask(TASKS["fill-mask"], folder, Options())
     return ours, transformers.pipeline("fill-mask", model=str(folder), device="cpu")
 
 
@@ -133,4 +134,4 @@ def test_a_tokenizer_without_a_mask_is_told_at_load(tmp_path):
     tokenizer.mask_token = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(LoadError, match="the tokenizer has no mask token"):
-        FillMask(TASKS["fill-mask"], tmp_path, device="cpu")
+        FillMask(TASKS["fill-mask"], tmp_path, Options())

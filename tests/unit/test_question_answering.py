@@ -16,7 +16,7 @@ from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Request
 from hfserve.model import TaskModel
 from hfserve.runtimes import tokenizing
-from hfserve.settings import Settings
+from hfserve.settings import Options, Settings
 from hfserve.tasks import question_answering
 from hfserve.tasks.detect import detect
 from hfserve.tasks.question_answering import QuestionAnswering
@@ -43,13 +43,13 @@ def folder(name, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runner(folder):
-    return QuestionAnswering(TASK, folder, device="cpu")
+    return QuestionAnswering(TASK, folder, Options())
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     folder = tiny.build("question-answering", tmp_path_factory.mktemp("bert"))
-    return QuestionAnswering(TASK, folder, device="cpu")
+    return QuestionAnswering(TASK, folder, Options())
 
 
 def _ask(runner, data):
@@ -229,14 +229,14 @@ def test_families_trained_with_token_types_get_them(tmp_path):
     folder = tiny.build("text-classification-albert", tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["AlbertForQuestionAnswering"]}))
-    (window,) = QuestionAnswering(TASK, folder, device="cpu").items(ASKED)[0].data.windows
+    (window,) = QuestionAnswering(TASK, folder, Options()).items(ASKED)[0].data.windows
     assert window.inputs["token_type_ids"] == [int(sequence == 1) for sequence in window.encoding.sequence_ids[:-1]] + [
         1
     ]
     said = folder / "tokenizer_config.json"
     names = ["input_ids", "attention_mask"]
     said.write_text(json.dumps({**json.loads(said.read_text()), "model_input_names": names}))
-    (window,) = QuestionAnswering(TASK, folder, device="cpu").items(ASKED)[0].data.windows
+    (window,) = QuestionAnswering(TASK, folder, Options()).items(ASKED)[0].data.windows
     assert set(window.inputs) == {"input_ids", "attention_mask"}
 
 
@@ -250,5 +250,5 @@ def test_a_tokenizer_without_a_fast_form_is_refused(folder, monkeypatch):
 
     monkeypatch.setattr(question_answering, "Encoder", refuse)
     with pytest.raises(LoadError, match="has no fast form") as caught:
-        QuestionAnswering(TASK, folder, device="cpu")
+        QuestionAnswering(TASK, folder, Options())
     assert not isinstance(caught.value, tokenizing.NoFastTokenizer)

@@ -22,6 +22,7 @@ import transformers
 
 import tiny
 from hfserve.errors import InvalidInput, LoadError, OutOfMemory, PayloadTooLarge, UnsupportedMediaType
+from hfserve.settings import Options
 from hfserve.tasks import media
 from hfserve.tasks.answers import jsonable
 from hfserve.tasks.media import resampled
@@ -61,7 +62,7 @@ def runner(saved):
 
     def runner(name):
         if name not in made:
-            made[name] = PipelineRunner(TASKS[tiny.task_of(name)], saved(name), device="cpu")
+            made[name] = PipelineRunner(TASKS[tiny.task_of(name)], saved(name), Options())
         return made[name]
 
     return runner
@@ -132,7 +133,7 @@ def test_the_example_is_answered_as_transformers_does(runner, saved, name):
 @pytest.mark.parametrize("task", sorted(set(NEEDS) - {tiny.task_of(name) for name in HERE}))
 def test_a_missing_package_is_named_at_load(tmp_path, task):
     with pytest.raises(LoadError, match=f"{task} needs the package {NEEDS[task]}, which is not installed"):
-        build(task, tmp_path, device="cpu")
+        build(task, tmp_path, Options())
 
 
 def test_each_request_is_an_item_of_its_own(runner):
@@ -541,11 +542,11 @@ def test_a_pickle_is_loaded_only_when_asked_for(saved, tmp_path):
     weights = transformers.AutoModel.from_pretrained(saved(name)).state_dict()
     torch.save(weights, tmp_path / "pytorch_model.bin")
     with pytest.raises(LoadError, match=r"pytorch_model.bin is a pickle.*HFSERVE_ALLOW_PICKLE"):
-        build(name, tmp_path, device="cpu")
-    assert build(name, tmp_path, device="cpu", allow_pickle=True)("good")
+        build(name, tmp_path, Options())
+    assert build(name, tmp_path, Options(allow_pickle=True))("good")
     torch.save({**weights, "evil": _Evil(tmp_path / "owned")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(LoadError, match="did not load"):
-        build(name, tmp_path, device="cpu", allow_pickle=True)
+        build(name, tmp_path, Options(allow_pickle=True))
     assert not (tmp_path / "owned").exists()
 
 
@@ -559,9 +560,9 @@ class _Evil:
 
 def test_a_model_that_does_not_load_says_why(saved, tmp_path):
     with pytest.raises(LoadError, match=r"fill-mask model did not load: .*config"):
-        build("fill-mask", tmp_path, device="cpu")
+        build("fill-mask", tmp_path, Options())
     for file in saved("fill-mask").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(LoadError, match=r"fill-mask model did not load: .*(afetensor|header)"):
-        build("fill-mask", tmp_path, device="cpu")
+        build("fill-mask", tmp_path, Options())

@@ -13,6 +13,7 @@ import torch
 
 import tiny
 from hfserve.errors import InvalidInput, LoadError
+from hfserve.settings import Options
 from hfserve.tasks import table
 from hfserve.tasks.text2text import Text2Text
 
@@ -47,7 +48,7 @@ def runner(saved):
     def runner(name, task=None):
         task = task or TASKS[name]
         if (name, task) not in made:
-            made[name, task] = Text2Text(table.find(task), saved(name), device="cpu")
+            made[name, task] = Text2Text(table.find(task), saved(name), Options())
         return made[name, task]
 
     return runner
@@ -239,7 +240,7 @@ def test_a_language_has_to_be_known(runner, parameters, told):
 
 def test_a_name_with_an_unknown_language_is_told_at_load(saved):
     with pytest.raises(LoadError, match="HF_TASK=translation_en_to_fra_Latn: en is not a language of this model"):
-        Text2Text(table.find("translation_en_to_fra_Latn"), saved(NLLB), device="cpu")
+        Text2Text(table.find("translation_en_to_fra_Latn"), saved(NLLB), Options())
 
 
 @pytest.mark.parametrize("task", ["translation", "translation_eng_Latn_to_fra_Latn"])

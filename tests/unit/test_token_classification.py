@@ -12,6 +12,7 @@ import transformers
 
 import tiny
 from hfserve.errors import InvalidInput
+from hfserve.settings import Options
 from hfserve.tasks.table import TASKS
 from hfserve.tasks.token_classification import TokenClassification
 
@@ -30,7 +31,7 @@ LONG = "the food in london was good and the people of paris were not bad, " * 12
 def both(request, tmp_path_factory):
     """Our runner and transformers' pipeline of one directory."""
     folder = tiny.build(request.param, tmp_path_factory.mktemp(request.param))
-    ours = TokenClassification(TASKS["token-classification"], folder, device="cpu")
+    ours = TokenClassification(TASKS["token-classification"], folder, Options())
     return ours, transformers.pipeline("token-classification", model=str(folder), device="cpu")
 
 
@@ -87,7 +88,7 @@ def test_a_long_text_is_cut_without_a_stride(both):
 def test_a_tokenizer_that_cuts_from_the_left_does_so(tmp_path, chosen):
     tiny.build("token-classification", tmp_path)
     transformers.AutoTokenizer.from_pretrained(tmp_path, truncation_side="left").save_pretrained(tmp_path)
-    ours = TokenClassification(TASKS["token-classification"], tmp_path, device="cpu")
+    ours = TokenClassification(TASKS["token-classification"], tmp_path, Options())
     pipe = transformers.pipeline("token-classification", model=str(tmp_path), device="cpu")
     assert pipe.tokenizer.truncation_side == "left"
     assert _ask(ours, {"inputs": LONG, "parameters": chosen}) == near(pipe(LONG, **chosen))

@@ -9,6 +9,7 @@ from hfserve.runtimes import onednn, packing
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import SAMPLES, Encoder, first_position
 from hfserve.runtimes.tuning import tune
+from hfserve.settings import Options
 
 PACKED = ("bert", "albert", "distilbert", "roberta", "electra", "xlm-roberta")
 PADDED = ("deberta-v2", "modernbert")
@@ -20,8 +21,8 @@ def load(name, directory):
 
     tiny.build(f"text-classification-{name}", directory)
     auto = AutoModelForSequenceClassification
-    model = runtime.load(auto, directory, device="cpu", trust_remote_code=False, allow_pickle=False)
-    return model, Encoder(directory, model.config)
+    model = runtime.load(auto, directory, Options())
+    return model, Encoder(directory, model.config, Options())
 
 
 def tuned(model, encode):

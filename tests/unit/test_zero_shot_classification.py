@@ -11,6 +11,7 @@ import transformers
 
 import tiny
 from hfserve.errors import InvalidInput
+from hfserve.settings import Options
 from hfserve.tasks.table import TASKS
 from hfserve.tasks.zero_shot_classification import ZeroShotClassification
 
@@ -25,7 +26,7 @@ LABELS = ["food", "service", "the price of it", "日本"]
 def both(request, tmp_path_factory):
     """Our runner and transformers' pipeline of one directory."""
     folder = tiny.build(request.param, tmp_path_factory.mktemp(request.param))
-    ours = ZeroShotClassification(TASKS["zero-shot-classification"], folder, device="cpu")
+    ours = ZeroShotClassification(TASKS["zero-shot-classification"], folder, Options())
     return ours, transformers.pipeline("zero-shot-classification", model=str(folder), device="cpu")
 
 

@@ -7,20 +7,19 @@ from typing import Any
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import SAMPLES, Encoder, first_position
 from hfserve.runtimes.tuning import tune
+from hfserve.settings import Options
 
 
 class EncoderModel:
     """`encode` makes the inputs of a text; calling the model says what it makes of several of them at once."""
 
     def __init__(
-        self, auto_class: Any, model_dir: Path, *, device: str, trust_remote_code: bool, allow_pickle: bool,
+        self, auto_class: Any, model_dir: Path, options: Options, *,
         output: Callable[[Any], Any] = lambda answer: answer.logits, per_token: bool = False,
     ) -> None:  # fmt: skip
-        self.model = runtime.load(
-            auto_class, model_dir, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
-        )
+        self.model = runtime.load(auto_class, model_dir, options)
         self.config = self.model.config
-        self.encode = Encoder(model_dir, self.config, trust_remote_code=trust_remote_code)
+        self.encode = Encoder(model_dir, self.config, options)
         self._output = output
         self._per_token = per_token
         samples = [self.encode(text, None)[0] for text in SAMPLES]

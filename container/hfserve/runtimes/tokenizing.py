@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 
 from hfserve.errors import LoadError
 from hfserve.runtimes.torch import first_line
+from hfserve.settings import Options
 
 UNLIMITED = 1 << 20
 LONGEST_FIRST = "longest_first"
@@ -33,8 +34,8 @@ class Encoder:
     `tokenizer` is transformers' own, for reading alone: its encoder is not safe from several threads.
     """
 
-    def __init__(self, model_dir: Path, config: Any, *, trust_remote_code: bool = False) -> None:
-        tokenizer = load_tokenizer(model_dir, trust_remote_code=trust_remote_code)
+    def __init__(self, model_dir: Path, config: Any, options: Options) -> None:
+        tokenizer = load_tokenizer(model_dir, options)
         if not getattr(tokenizer, "is_fast", False):
             raise NoFastTokenizer(f"{type(tokenizer).__name__} has no fast form; save the model with a tokenizer.json")
         self.limit = _limit(tokenizer, config)
@@ -100,13 +101,13 @@ def _names(tokenizer: Any) -> list[str]:
     return list(tokenizer.model_input_names)
 
 
-def load_tokenizer(model_dir: Path, *, trust_remote_code: bool) -> Any:
+def load_tokenizer(model_dir: Path, options: Options) -> Any:
     """A model's tokenizer; raises LoadError when there is none or it cannot be read."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            str(model_dir), trust_remote_code=trust_remote_code, local_files_only=True
+            str(model_dir), trust_remote_code=options.trust_remote_code, local_files_only=True
         )
     except Exception as error:
         raise LoadError(f"the tokenizer did not load: {first_line(error)}") from error

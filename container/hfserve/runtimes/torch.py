@@ -10,6 +10,7 @@ import torch
 
 from hfserve.errors import LoadError, OutOfMemory
 from hfserve.runtimes import packing
+from hfserve.settings import Options
 
 MOST_TOKENS = 4096
 """Tokens of one pass at most, whatever one item holds: its memory is bounded."""
@@ -18,23 +19,23 @@ MOST_PADDING = 1.25
 """Padded tokens over real ones at most: padding costs more than running apart once it passes a quarter."""
 
 
-def load(auto_class: Any, model_dir: Path, *, device: str, trust_remote_code: bool, allow_pickle: bool) -> Any:
+def load(auto_class: Any, model_dir: Path, options: Options) -> Any:
     """A model in evaluation mode on its device; raises LoadError with what is wrong with the files."""
-    pickled = only_pickles(model_dir, allowed=allow_pickle)
+    pickled = only_pickles(model_dir, options)
     try:
         model = auto_class.from_pretrained(
-            str(model_dir), trust_remote_code=trust_remote_code, local_files_only=True, weights_only=True,
-            use_safetensors=not pickled, dtype="auto" if device != "cpu" else torch.float32,
+            str(model_dir), trust_remote_code=options.trust_remote_code, local_files_only=True, weights_only=True,
+            use_safetensors=not pickled, dtype="auto" if options.device != "cpu" else torch.float32,
         )  # fmt: skip
     except Exception as error:
         raise LoadError(f"the model did not load: {first_line(error)}") from error
-    return model.eval().to(device)
+    return model.eval().to(options.device)
 
 
-def only_pickles(model_dir: Path, *, allowed: bool) -> bool:
+def only_pickles(model_dir: Path, options: Options) -> bool:
     """Whether the weights are pickles and nothing else; raises LoadError when those are not allowed."""
     pickles = [] if any(model_dir.glob("*.safetensors")) else sorted(model_dir.glob("*.bin"))
-    if pickles and not allowed:
+    if pickles and not options.allow_pickle:
         raise LoadError(
             f"{pickles[0].name} is a pickle, which can run code when it is loaded; convert it to safetensors, "
             "or set HFSERVE_ALLOW_PICKLE=1 to load its weights only"

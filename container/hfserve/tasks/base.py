@@ -1,10 +1,11 @@
 """What a task is, and what a loaded one can do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hfserve.messages import Item, Outcome
+from hfserve.tasks.schemas.base import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +13,8 @@ class Task:
     """One row of the table of tasks.
 
     `takes` and `gives` name the kinds of the request and the answer (TEXT, IMAGE, LABELS …), `example` is a request
-    that any model of the task can answer, `native` the "module:class" that runs it, None for the pipeline wrapper.
+    that any model of the task can answer, `native` the "module:class" that runs it, None for the pipeline wrapper,
+    `schema` the types of requests and answers.
     """
 
     name: str
@@ -21,6 +23,7 @@ class Task:
     example: Any
     aliases: tuple[str, ...] = ()
     native: str | None = None
+    schema: Schema = field(default=Schema(Any, Any), repr=False)
 
 
 class TaskRunner(Protocol):

@@ -18,6 +18,7 @@ from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import Encoder
+from hfserve.settings import Options
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import Truncation, parse, places, string, too_long
 from hfserve.tasks.requests import FORMS, fields, parts
@@ -71,19 +72,14 @@ class FeatureExtraction:
 
     concurrent = True
 
-    def __init__(
-        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
-    ) -> None:
+    def __init__(self, task: Task, model_dir: Path, options: Options) -> None:
         self.task = task
         modules = _modules(model_dir)
         folder = model_dir / modules[0]["path"] if modules else model_dir
-        self._model = runtime.load(
-            _auto_class(folder), folder, device=device,
-            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
-        )  # fmt: skip
+        self._model = runtime.load(_auto_class(folder), folder, options)
         self._model.config.use_cache = False
-        self._encode = Encoder(folder, self._model.config, trust_remote_code=trust_remote_code)
-        self._sentences = _sentences(model_dir, modules, allow_pickle=allow_pickle) if modules else None
+        self._encode = Encoder(folder, self._model.config, options)
+        self._sentences = _sentences(model_dir, modules, options) if modules else None
 
     def items(self, data: Any) -> list[Item]:
         """An item for each text, encoded."""
@@ -163,7 +159,7 @@ def _modules(model_dir: Path) -> list[dict[str, Any]]:
     return []
 
 
-def _sentences(model_dir: Path, modules: list[dict[str, Any]], *, allow_pickle: bool) -> Sentences:
+def _sentences(model_dir: Path, modules: list[dict[str, Any]], options: Options) -> Sentences:
     transformer, pooling = (model_dir / each["path"] for each in modules[:2])
     normalize = modules[-1]["kind"] == "Normalize"
     about = _read(min(transformer.glob("sentence_*_config.json"), default=transformer / "sentence_bert_config.json"))
@@ -177,7 +173,7 @@ def _sentences(model_dir: Path, modules: list[dict[str, Any]], *, allow_pickle: 
         prompt=prompt,
         poolings=_poolings(pooling / "config.json"),
         layers=tuple(
-            _dense(model_dir / each["path"], allow_pickle=allow_pickle) if each["kind"] == "Dense" else _unit
+            _dense(model_dir / each["path"], options) if each["kind"] == "Dense" else _unit
             for each in (modules[2:-1] if normalize else modules[2:])
         ),
         normalize=normalize,
@@ -197,7 +193,7 @@ def _poolings(file: Path) -> tuple[str, ...]:
     return tuple(name for name in _POOLINGS if name in chosen)
 
 
-def _dense(folder: Path, *, allow_pickle: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def _dense(folder: Path, options: Options) -> Callable[[torch.Tensor], torch.Tensor]:
     """A layer of its own behind the pooling."""
     from safetensors.torch import load_file
 
@@ -205,7 +201,7 @@ def _dense(folder: Path, *, allow_pickle: bool) -> Callable[[torch.Tensor], torc
     if name not in _ACTIVATIONS:
         raise LoadError(f"{folder} has the activation {name}; there are {', '.join(_ACTIVATIONS)}")
     activation = _ACTIVATIONS[name]
-    pickled = runtime.only_pickles(folder, allowed=allow_pickle)
+    pickled = runtime.only_pickles(folder, options)
     try:
         weights = (
             torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)

@@ -12,6 +12,7 @@ from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import Encoder
+from hfserve.settings import Options
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import Truncation, parse, places, string, too_long
 from hfserve.tasks.requests import FORMS, fields, parts
@@ -36,17 +37,12 @@ class FillMask:
 
     concurrent = True
 
-    def __init__(
-        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
-    ) -> None:
+    def __init__(self, task: Task, model_dir: Path, options: Options) -> None:
         from transformers import AutoModelForMaskedLM
 
         self.task = task
-        model = runtime.load(
-            AutoModelForMaskedLM, model_dir, device=device,
-            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
-        )  # fmt: skip
-        self._encode = Encoder(model_dir, model.config, trust_remote_code=trust_remote_code)
+        model = runtime.load(AutoModelForMaskedLM, model_dir, options)
+        self._encode = Encoder(model_dir, model.config, options)
         self._tokenizer = self._encode.tokenizer
         if self._tokenizer.mask_token_id is None:
             raise LoadError("the tokenizer has no mask token, which fill-mask needs; name it in tokenizer_config.json")

@@ -1,11 +1,15 @@
 """What the requests of all tasks have in common: inputs, parameters, and the words for what is wrong with them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hfserve.errors import InvalidInput
+from hfserve.settings import Options
+from hfserve.tasks.schemas.base import AtMost
+
+P = TypeVar("P", bound=BaseModel)
 
 
 def split(data: Any) -> tuple[Any, dict[str, Any]]:
@@ -18,10 +22,10 @@ def split(data: Any) -> tuple[Any, dict[str, Any]]:
     return data["inputs"], parameters
 
 
-def parse(model: type[BaseModel], parameters: Mapping[str, Any]) -> Any:
+def parse(model: type[P], parameters: Mapping[str, Any], options: Options | None = None) -> P:
     """Typed parameters; raises InvalidInput naming each wrong field and what it takes."""
     try:
-        return model.model_validate(parameters)
+        chosen = model.model_validate(parameters)
     except ValidationError as error:
         known = ", ".join(model.model_fields)
         told = {
@@ -32,6 +36,22 @@ def parse(model: type[BaseModel], parameters: Mapping[str, Any]) -> Any:
             for detail in error.errors()
         }
         raise InvalidInput("; ".join(sorted(told))) from None
+    if options:
+        _check_bounds(chosen, options)
+    return chosen
+
+
+def _check_bounds(chosen: BaseModel, options: Options) -> None:
+    """Raise InvalidInput for a number or a list beyond what the settings allow."""
+    for name, field in type(chosen).model_fields.items():
+        value = getattr(chosen, name)
+        for bound in field.metadata:
+            if isinstance(bound, AtMost) and value is not None:
+                most = getattr(options, bound.setting)
+                if (value if isinstance(value, int | float) else len(value)) > most:
+                    raise InvalidInput(
+                        f"parameters.{name}: this server takes {most} at most (HFSERVE_{bound.setting.upper()})"
+                    )
 
 
 class Truncation(BaseModel):

@@ -18,6 +18,7 @@ from hfserve.errors import InvalidInput, LoadError, ServeError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import refuse_made_up
+from hfserve.settings import Options
 from hfserve.tasks.answers import jsonable
 from hfserve.tasks.base import Task
 from hfserve.tasks.media import openable
@@ -28,27 +29,20 @@ NEEDS = {"mask-generation": "torchvision", "table-question-answering": "pandas",
 """Packages that a task's pipeline imports, some of them only when a request is there."""
 
 
-def build(
-    task_name: str,
-    model_dir: Path,
-    *,
-    device: str,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-    dtype: Any = None,
-) -> Any:
+def build(task_name: str, model_dir: Path, options: Options) -> Any:
     """transformers' pipeline of a directory on a device; raises LoadError with the reason."""
     from transformers import pipeline
 
-    pickled = runtime.only_pickles(model_dir, allowed=allow_pickle)
+    pickled = runtime.only_pickles(model_dir, options)
     package = NEEDS.get(task_name)
     if package and not importlib.util.find_spec(package):
         raise LoadError(f"{task_name} needs the package {package}, which is not installed")
     make: Any = pipeline
     try:
         pipe = make(
-            task_name, model=str(model_dir), device=device, trust_remote_code=trust_remote_code,
-            dtype=dtype or (torch.float32 if device == "cpu" else "auto"),
+            task_name, model=str(model_dir), device=options.device,
+            trust_remote_code=options.trust_remote_code,
+            dtype=torch.float32 if options.device == "cpu" else "auto",
             model_kwargs={"use_safetensors": not pickled, "weights_only": True},
         )  # fmt: skip
     except Exception as error:
@@ -63,19 +57,9 @@ class PipelineRunner:
 
     concurrent = False
 
-    def __init__(
-        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False,
-        dtype: Any = None, pipe: Any = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, task: Task, model_dir: Path, options: Options, *, pipe: Any = None) -> None:
         self.task = task
-        self.pipe = pipe or build(
-            task.name,
-            model_dir,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-            dtype=dtype,
-        )
+        self.pipe = pipe or build(task.name, model_dir, options)
         self._form = FORMS[task.name]
         self._names = _names(self.pipe) | self._form.more
         self._generation = _generation(self.pipe)

@@ -18,6 +18,7 @@ from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import SAMPLES, Encoder, NoFastTokenizer, first_position
 from hfserve.runtimes.tuning import tune
+from hfserve.settings import Options
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import kind, parse, split, string
 
@@ -78,18 +79,13 @@ class QuestionAnswering:
 
     concurrent = True
 
-    def __init__(
-        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
-    ) -> None:
+    def __init__(self, task: Task, model_dir: Path, options: Options) -> None:
         from transformers import AutoModelForQuestionAnswering
 
         self.task = task
-        self._model = runtime.load(
-            AutoModelForQuestionAnswering, model_dir, device=device,
-            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
-        )  # fmt: skip
+        self._model = runtime.load(AutoModelForQuestionAnswering, model_dir, options)
         try:
-            self._encode = Encoder(model_dir, self._model.config, trust_remote_code=trust_remote_code)
+            self._encode = Encoder(model_dir, self._model.config, options)
         except NoFastTokenizer as error:  # there is no pipeline to fall back to
             raise LoadError(str(error)) from error
         tokenizer = self._encode.tokenizer

@@ -18,6 +18,7 @@ from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import load_tokenizer
+from hfserve.settings import Options
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import parse, places, split, string
 
@@ -80,18 +81,13 @@ OURS = frozenset({"seed", "truncation", "clean_up_tokenization_spaces", "src_lan
 class Text2Text:
     """An encoder with a decoder, for any of the three tasks."""
 
-    def __init__(
-        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
-    ) -> None:
+    def __init__(self, task: Task, model_dir: Path, options: Options) -> None:
         from transformers import AutoModelForSeq2SeqLM
 
-        self._model = runtime.load(
-            AutoModelForSeq2SeqLM, model_dir, device=device,
-            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
-        )  # fmt: skip
+        self._model = runtime.load(AutoModelForSeq2SeqLM, model_dir, options)
         self._alone = self._model.config.model_type in ALONE
         self.concurrent = not self._alone
-        self._words = _Words(model_dir, _positions(self._model.config, "encoder"), trust_remote_code=trust_remote_code)
+        self._words = _Words(model_dir, _positions(self._model.config, "encoder"), options)
         self._longest = _positions(self._model.config, "decoder") or MOST_TOKENS
         name = _specific_name(task.name, self._model.config)
         specific = dict((getattr(self._model.config, "task_specific_params", None) or {}).get(name, {}))
@@ -249,9 +245,8 @@ class Text2Text:
 class _Words:
     """The model's tokenizer, fast or slow, for one thread at a time: it changes with every language and length."""
 
-    def __init__(self, model_dir: Path, positions: int | None, *, trust_remote_code: bool) -> None:
-
-        tokenizer = load_tokenizer(model_dir, trust_remote_code=trust_remote_code)
+    def __init__(self, model_dir: Path, positions: int | None, options: Options) -> None:
+        tokenizer = load_tokenizer(model_dir, options)
         self._tokenizer = tokenizer
         self._turn = threading.Lock()
         self._limit = min(tokenizer.model_max_length, positions or MOST_TOKENS)

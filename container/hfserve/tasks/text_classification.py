@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes.encoder import EncoderModel
+from hfserve.settings import Options
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import kind, parse, places, split
 
@@ -33,16 +34,11 @@ class TextClassification:
 
     concurrent = True
 
-    def __init__(
-        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
-    ) -> None:
+    def __init__(self, task: Task, model_dir: Path, options: Options) -> None:
         from transformers import AutoModelForSequenceClassification
 
         self.task = task
-        self._model = EncoderModel(
-            AutoModelForSequenceClassification, model_dir, device=device,
-            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
-        )  # fmt: skip
+        self._model = EncoderModel(AutoModelForSequenceClassification, model_dir, options)
         self._encode = self._model.encode
         self._labels = self._model.config.id2label
         self._function = _default_function(self._model.config)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes.encoder import EncoderModel
+from hfserve.settings import Options
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import kind, parse, places, string
 from hfserve.tasks.requests import FORMS, fields, parts
@@ -65,16 +66,11 @@ class TokenClassification:
 
     concurrent = True
 
-    def __init__(
-        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
-    ) -> None:
+    def __init__(self, task: Task, model_dir: Path, options: Options) -> None:
         from transformers import AutoModelForTokenClassification
 
         self.task = task
-        self._model = EncoderModel(
-            AutoModelForTokenClassification, model_dir, device=device,
-            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, per_token=True,
-        )  # fmt: skip
+        self._model = EncoderModel(AutoModelForTokenClassification, model_dir, options, per_token=True)
         self._encode = self._model.encode
         self._labels = self._model.config.id2label
         self._tokenizer = self._encode.tokenizer

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes.encoder import EncoderModel
+from hfserve.settings import Options
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import parse, places, string
 from hfserve.tasks.requests import FORMS, check_template, fields, labels_in, parts
@@ -32,16 +33,11 @@ class ZeroShotClassification:
 
     concurrent = True
 
-    def __init__(
-        self, task: Task, model_dir: Path, *, device: str, trust_remote_code: bool = False, allow_pickle: bool = False
-    ) -> None:
+    def __init__(self, task: Task, model_dir: Path, options: Options) -> None:
         from transformers import AutoModelForSequenceClassification
 
         self.task = task
-        self._model = EncoderModel(
-            AutoModelForSequenceClassification, model_dir, device=device,
-            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
-        )  # fmt: skip
+        self._model = EncoderModel(AutoModelForSequenceClassification, model_dir, options)
         self._model.config.use_cache = False
         self._encode = self._model.encode
         self._entailment = _entailment(self._model.config.label2id)
