@@ -3,8 +3,15 @@
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hfserve.errors import SettingsError
+from hfserve.errors import LoadError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+AMPERE = 8
+"""The first generation of NVIDIA's GPUs that computes in bfloat16; a T4 is of generation 7."""
 
 
 def cores() -> int:
@@ -35,6 +42,22 @@ def check(device: str) -> None:
         raise SettingsError(
             f"HFSERVE_DEVICE: torch cannot use {device} here: {str(error).partition(chr(10))[0]}"
         ) from error
+
+
+def dtype(wanted: str, device: str) -> "torch.dtype":
+    """The precision of a model on a device: `auto` is float32 on CPU, and the half a GPU is quick in.
+
+    Raises LoadError for float16 on CPU, which has no fast way to compute in it.
+    """
+    import torch
+
+    if device == "cpu" and wanted == "float16":
+        raise LoadError("HFSERVE_DTYPE=float16 is for GPUs; on CPU take float32, or bfloat16 for speed")
+    if wanted != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= AMPERE else torch.float16
 
 
 def gpus() -> int:

@@ -1,12 +1,17 @@
 """Token packing: the sequences of a batch lie side by side in one row, unpadded, each attending to itself only.
 
-Through transformers' registries of attention functions and masks, so that any encoder that uses them can be packed;
-the caller checks that a packed pass says what a padded one does. Measured on CPU, padding in order of arrival more than
-doubles the tokens of a batch of eight.
+A packed encoder is called like any other, with a padded batch: it takes the padding out before its layers and puts it
+back behind them, so that every head works as it is. Measured on CPU, padding in order of arrival more than doubles the
+tokens of a batch of eight. Whether a packed pass says what a padded one does is for the caller to check.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -16,99 +21,242 @@ NAME = "hfserve_packed"
 ROUND = 32
 """Tokens to which a batch is filled up, so that the shapes, and the memory kept for each, stay few."""
 
-_lengths: ContextVar[list[int]] = ContextVar("lengths")
-_whole: ContextVar[bool] = ContextVar("whole")
+SQUARE = 512
+"""Tokens of a row at most where every token is masked against every other."""
+
+BEYOND = ("softcap", "s_aux")
+"""What some families ask of their attention, and the function here does not do."""
+
+Undo = Callable[[], None]
 
 
-class PackedBase(torch.nn.Module):
-    """An encoder that takes one row of packed sequences; unless all tokens are asked for, it gives each one's first.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The sequences of a pass: how long they are, and the position of each token in its own."""
 
-    Heads of classifiers look at the first token only: of shape (sequences, 1, width), they work as they are.
+    lengths: Sequence[int]
+    positions: torch.Tensor
+    _masks: dict[tuple[int, bool, int | None], torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[slice]:
+        """Where each sequence lies."""
+        return [slice(start, end) for start, end in pairwise(accumulate(self.lengths, initial=0))]
+
+    def mask(self, length: int, causal: bool, window: int | None) -> torch.Tensor | None:
+        """Which tokens of a sequence see which, None: all do; every layer of a pass asks for the same few."""
+        key = (length, causal, window if window and window < length else None)
+        if key[1:] == (False, None):
+            return None
+        if key not in self._masks:
+            self._masks[key] = _mask(*key, self.positions.device)
+        return self._masks[key]
+
+
+_row: ContextVar[Row] = ContextVar("row")
+_only: ContextVar[int | None] = ContextVar("only", default=None)
+
+
+class Packed:
+    """Stands in for an encoder's `forward`: a padded batch goes in and comes out, a row of tokens goes through."""
+
+    def __init__(self, base: Any, first_position: int, most_tokens: int | None = None) -> None:
+        self.most_tokens = most_tokens
+        self._base = base
+        self._forward = type(base).forward
+        self._takes = inspect.signature(self._forward).parameters.keys()
+        self._first_position = first_position
+
+    def __call__(
+        self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None, decoder_input_ids: Any = None, **_: Any
+    ) -> Any:
+        """The encoder's own answer; behind `only`, its hidden states are of those tokens alone."""
+        if "decoder_input_ids" in self._takes and decoder_input_ids is None:
+            decoder_input_ids = _shifted(input_ids, self._base.config.decoder_start_token_id)
+        columns = {
+            "input_ids": input_ids, "token_type_ids": token_type_ids, "decoder_input_ids": decoder_input_ids,
+        }  # fmt: skip
+        real = attention_mask.bool()
+        lengths = real.sum(1).tolist()
+        answer = self._run({name: column[real] for name, column in columns.items() if column is not None}, lengths)
+        hidden = answer.last_hidden_state[0, : sum(lengths)]
+        only = _only.get()
+        if only is not None:
+            answer.last_hidden_state = hidden[input_ids[real] == only][None]
+            return answer
+        answer.last_hidden_state = torch.nn.utils.rnn.pad_sequence(hidden.split(lengths), batch_first=True)
+        if getattr(answer, "pooler_output", None) is not None:
+            answer.pooler_output = self._pooled(answer.last_hidden_state)
+        return answer
+
+    def _run(self, columns: dict[str, Any], lengths: list[int]) -> Any:
+        # A lone sequence runs as it is: filling it up would cost the most where nothing else is waiting.
+        filler = -sum(lengths) % ROUND if len(lengths) > 1 else 0
+        row = self._row([*lengths, filler] if filler else lengths, columns["input_ids"].device)
+        inputs = {name: F.pad(column, (0, filler))[None] for name, column in columns.items()}
+        inputs |= {"position_ids": row.positions, "attention_mask": torch.ones_like(row.positions)}
+        more = {"use_cache": False} if "use_cache" in self._takes else {}
+        taken = {name: value for name, value in inputs.items() if name in self._takes}
+        token = _row.set(row)
+        try:
+            return self._forward(self._base, **self._masked(taken, row), **more)
+        finally:
+            _row.reset(token)
+
+    def _row(self, lengths: Sequence[int], device: Any) -> Row:
+        positions = torch.cat([torch.arange(length) for length in lengths])[None] + self._first_position
+        return Row(lengths, positions.to(device))
+
+    def _masked(self, inputs: dict[str, Any], row: Row) -> dict[str, Any]:
+        return inputs
+
+    def _pooled(self, hidden: Any) -> Any:
+        """The pooler's word on each sequence; ALBERT's is a bare layer with its activation beside it."""
+        pooler = self._base.pooler
+        if isinstance(pooler, torch.nn.Linear):
+            return self._base.pooler_activation(pooler(hidden[:, 0]))
+        return pooler(hidden)
+
+
+class PackedByMask(Packed):
+    """The same for an encoder with an attention of its own: a mask keeps the sequences of a row apart.
+
+    Relative positions are right as they are, for tokens of a sequence are as far apart in the row as without it.
     """
 
-    def __init__(self, base: Any, first_position: int) -> None:
-        super().__init__()
-        self.base = base
-        self.first_position = first_position
-
-    def forward(self, input_ids: Any, token_type_ids: Any = None, **ignored: Any) -> Any:
-        """last_hidden_state of shape (1, tokens, width), or (sequences, 1, width) with the pooler's output."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        lengths = _lengths.get()
-        positions = torch.cat([torch.arange(length) for length in lengths])[None] + self.first_position
-        more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden = self.base(input_ids=input_ids, position_ids=positions.to(input_ids.device), **more).last_hidden_state
-        if _whole.get():
-            return BaseModelOutputWithPooling(last_hidden_state=hidden)
-        starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
-        first = hidden[0, starts][:, None]
-        return BaseModelOutputWithPooling(last_hidden_state=first, pooler_output=self._pooled(first))
-
-    def _pooled(self, first: Any) -> Any:
-        """The pooler's word on first tokens; ALBERT's is a bare layer with its activation beside it."""
-        pooler = getattr(self.base, "pooler", None)
-        if isinstance(pooler, torch.nn.Linear):
-            return self.base.pooler_activation(pooler(first[:, 0]))
-        return pooler(first) if pooler else None
+    def _masked(self, inputs: dict[str, Any], row: Row) -> dict[str, Any]:
+        least = torch.finfo(self._base.dtype).min
+        apart = torch.zeros(1, 1, *([len(row.positions[0])] * 2), dtype=self._base.dtype, device=row.positions.device)
+        return inputs | {"attention_mask": apart.masked_fill(~_together(row), least)}
 
 
-def pack(model: Any, first_position: int) -> Callable[[], None]:
-    """Let the model's encoder take packed sequences; the function that undoes it."""
+def by_attention(model: Any, first_position: int) -> Undo:
+    """Pack an encoder that takes its attention from transformers' registry."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
+    if not model._can_set_attn_implementation():
+        raise NotImplementedError("the model has an attention of its own")
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, no_mask)
     before = model.config._attn_implementation
-    name = model.base_model_prefix
-    base = getattr(model, name)
     model.set_attn_implementation(NAME)
-    setattr(model, name, PackedBase(base, first_position))
+    base = model.base_model
+    undo = _overridden(
+        (base, "forward", Packed(base, first_position)),
+        *((module, "forward", partial(_at_positions, module)) for module in base.modules() if _numbers_itself(module)),
+    )
 
-    def undo() -> None:
-        setattr(model, name, base)
+    def undo_all() -> None:
+        undo()
         model.set_attn_implementation(before)
 
-    return undo
+    return undo_all
+
+
+def by_mask(model: Any, first_position: int) -> Undo:
+    """Pack an encoder that takes a mask of tokens against tokens, as MPNet does."""
+    base = model.base_model
+    return _overridden((base, "forward", PackedByMask(base, first_position, SQUARE)))
+
+
+def by_made_mask(model: Any, first_position: int) -> Undo:
+    """Pack an encoder that makes such a mask itself, as DeBERTa does."""
+    base = model.base_model
+    return _overridden(
+        (base, "forward", Packed(base, first_position, SQUARE)),
+        (base.encoder, "get_attention_mask", lambda mask: _together(_row.get())),
+    )
+
+
+WAYS = {"attention": by_attention, "mask": by_mask, "made mask": by_made_mask}
+"""The ways to pack an encoder, the fastest first."""
+
+
+def packed(model: Any) -> Packed | None:
+    """What stands in for the encoder of a packed model."""
+    found = vars(getattr(model, "base_model", model)).get("forward")
+    return found if isinstance(found, Packed) else None
 
 
 def is_packed(model: Any) -> bool:
-    """Whether `pack` was called on the model."""
-    return isinstance(getattr(model, getattr(model, "base_model_prefix", ""), None), PackedBase)
+    """Whether the model is packed."""
+    return packed(model) is not None
 
 
-def forward(
-    model: Any, encoded: Sequence[dict[str, list[int]]], output: Callable[[Any], Any], *, per_token: bool
-) -> list[Any]:
-    """What the packed model says of each sequence; to be called within inference mode."""
-    lengths = [len(each["input_ids"]) for each in encoded]
-    filler = -sum(lengths) % ROUND if len(encoded) > 1 else 0
-    inputs = {
-        name: torch.tensor([[token for each in encoded for token in each[name]] + [0] * filler], device=model.device)
-        for name in encoded[0]
-        if name != "attention_mask"
-    }
-    _lengths.set([*lengths, filler] if filler else lengths)
-    _whole.set(per_token)
-    answer = output(model(**inputs)).float().cpu()
-    return list(answer[0].split([*lengths, filler])[: len(encoded)]) if per_token else list(answer[: len(encoded)])
+@contextmanager
+def only(token: int | None) -> Iterator[None]:
+    """Let a packed encoder give its head the hidden states of one kind of token alone, in a single row."""
+    before = _only.set(token)
+    try:
+        yield
+    finally:
+        _only.reset(before)
 
 
 def attention(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, **ignored: Any
-) -> tuple[Any, None]:
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None,
+    is_causal: bool | None = None, sliding_window: int | None = None, position_bias: Any = None, **more: Any,
+) -> tuple[Any, None]:  # fmt: skip
     """(1, heads, tokens, width) each → (1, tokens, heads, width): a sequence attends to itself only."""
-    out = torch.empty_like(query)
-    start = 0
-    for length in _lengths.get():
-        part = slice(start, start + length)
-        start += length
-        out[:, :, part] = F.scaled_dot_product_attention(
-            query[:, :, part], key[:, :, part], value[:, :, part], scale=scaling
-        )
-    return out.transpose(1, 2).contiguous(), None
+    if any(more.get(name) is not None for name in BEYOND):
+        raise NotImplementedError(f"attention with {' or '.join(BEYOND)}")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    row = _row.get()
+    out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    for length, part in zip(row.lengths, row.parts, strict=True):
+        mask = row.mask(length, causal, sliding_window) if sliding_window or position_bias is not None else None
+        if position_bias is not None:
+            bias = position_bias[:, :, part, part]
+            mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+        out[:, part] = F.scaled_dot_product_attention(
+            query[:, :, part], key[:, :, part], value[:, :, part], attn_mask=mask,
+            is_causal=causal and mask is None, scale=scaling, enable_gqa=key.shape[1] != query.shape[1],
+        ).transpose(1, 2)  # fmt: skip
+    return out, None
 
 
 def no_mask(*arguments: Any, **options: Any) -> None:
     """Packed sequences need no mask."""
+
+
+def _mask(length: int, causal: bool, window: int | None, device: Any) -> torch.Tensor:
+    """A window counts the token itself: of 1, a token sees itself alone."""
+    ahead = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
+    seen = ahead >= 0 if causal else torch.ones_like(ahead, dtype=torch.bool)
+    return seen if window is None else seen & (ahead.abs() < window)
+
+
+def _together(row: Row) -> torch.Tensor:
+    """(1, 1, tokens, tokens): whether two tokens are of one sequence."""
+    lengths = torch.tensor(row.lengths, device=row.positions.device)
+    owner = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+    return (owner[:, None] == owner)[None, None]
+
+
+def _shifted(ids: torch.Tensor, start: int) -> torch.Tensor:
+    """What a decoder reads beside its encoder when nothing else is given: the same, one later."""
+    return torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
+
+
+def _numbers_itself(module: Any) -> bool:
+    """Whether positions are numbered within a module, unless they are told: those of BART and its kin."""
+    return (
+        isinstance(module, torch.nn.Embedding) and "position_ids" in inspect.signature(type(module).forward).parameters
+    )
+
+
+def _at_positions(module: Any, like: Any, *ignored: Any, **more: Any) -> Any:
+    return type(module).forward(module, like, position_ids=_row.get().positions[0])
+
+
+def _overridden(*changes: tuple[Any, str, Any]) -> Undo:
+    """Put functions over methods of single objects; the function that takes them off again."""
+    for place, name, function in changes:
+        setattr(place, name, function)
+
+    def undo() -> None:
+        for place, name, _ in changes:
+            delattr(place, name)
+
+    return undo

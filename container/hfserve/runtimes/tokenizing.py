@@ -1,5 +1,8 @@
 """Text to token ids, by the `tokenizers` encoder itself: no tensors, no padding, safe from many threads."""
 
+import contextlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,21 @@ SAMPLES = (
 """Sentences of several lengths, on which ways to run a model are tried."""
 
 
+HEIRS = {"TapexTokenizer": "bart"}
+"""Tokenizers that transformers 5 dropped, and the type of model whose tokenizer splits texts alike."""
+
+
 class NoFastTokenizer(LoadError):
     """The tokenizer is written in Python alone; only transformers' pipeline can use it."""
+
+
+@contextlib.contextmanager
+def or_fail() -> Iterator[None]:
+    """For tasks that transformers has no pipeline for: without a fast tokenizer nothing can serve them."""
+    try:
+        yield
+    except NoFastTokenizer as error:
+        raise LoadError(str(error)) from error
 
 
 class Encoder:
@@ -107,12 +123,19 @@ def load_tokenizer(model_dir: Path, options: Options) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            str(model_dir), trust_remote_code=options.trust_remote_code, local_files_only=True
+            str(model_dir), trust_remote_code=options.trust_remote_code, local_files_only=True, **_heir(model_dir)
         )
     except Exception as error:
         raise LoadError(f"the tokenizer did not load: {first_line(error)}") from error
     refuse_made_up(tokenizer, model_dir)
     return tokenizer
+
+
+def _heir(model_dir: Path) -> dict[str, str]:
+    """What transformers has to be told when the class that the files name is no longer there."""
+    file = model_dir / "tokenizer_config.json"
+    named = json.loads(file.read_bytes()).get("tokenizer_class") if file.is_file() else None
+    return {"tokenizer_type": HEIRS[named]} if named in HEIRS else {}
 
 
 def refuse_made_up(tokenizer: Any, model_dir: Path) -> None:

@@ -2,14 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hfserve.errors import LoadError, OutOfMemory
-from hfserve.runtimes import packing
+from hfserve.runtimes import device, packing
 from hfserve.settings import Options
 
 MOST_TOKENS = 4096
@@ -19,17 +18,26 @@ MOST_PADDING = 1.25
 """Padded tokens over real ones at most: padding costs more than running apart once it passes a quarter."""
 
 
-def load(auto_class: Any, model_dir: Path, options: Options) -> Any:
-    """A model in evaluation mode on its device; raises LoadError with what is wrong with the files."""
+def load(auto_class: Any, model_dir: Path, options: Options, dtype: torch.dtype | None = None) -> Any:
+    """A model in evaluation mode on its device, in a precision of its own or the settings'; raises LoadError."""
     pickled = only_pickles(model_dir, options)
+    dtype = dtype or device.dtype(options.dtype, options.device)
     try:
         model = auto_class.from_pretrained(
             str(model_dir), trust_remote_code=options.trust_remote_code, local_files_only=True, weights_only=True,
-            use_safetensors=not pickled, dtype="auto" if options.device != "cpu" else torch.float32,
+            use_safetensors=not pickled, dtype=dtype,
         )  # fmt: skip
     except Exception as error:
         raise LoadError(f"the model did not load: {first_line(error)}") from error
     return model.eval().to(options.device)
+
+
+def cast(model: Any, dtype: torch.dtype) -> None:
+    """Give a model another precision as loading would: tables made in float32, of rotations, stay so."""
+    fine = model._keep_in_fp32_modules or () if dtype == torch.float16 else ()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point() and not set(fine) & set(name.split(".")):
+            tensor.data = tensor.data.to(dtype)
 
 
 def only_pickles(model_dir: Path, options: Options) -> bool:
@@ -86,46 +94,64 @@ def groups(lengths: Sequence[int], most_padding: float = MOST_PADDING) -> list[l
     return found
 
 
-def passes(lengths: Sequence[int]) -> list[slice]:
-    """Sequences in their order, cut where a packed pass would hold more than `MOST_TOKENS`."""
-    bounds, tokens = [0], 0
+def passes(lengths: Sequence[int], most: int = MOST_TOKENS) -> list[list[int]]:
+    """Positions of sequences in their order, cut where a packed pass would hold more than `most` tokens."""
+    found: list[list[int]] = []
+    tokens = 0
     for i, length in enumerate(lengths):
-        if tokens and tokens + length > MOST_TOKENS:
-            bounds.append(i)
+        if not found or tokens + length > most:
+            found.append([])
             tokens = 0
+        found[-1].append(i)
         tokens += length
-    return [slice(start, end) for start, end in pairwise([*bounds, len(lengths)])] if lengths else []
+    return found
 
 
 def forward(
     model: Any, encoded: Sequence[dict[str, list[int]]], pad: dict[str, int], *,
-    output: Callable[[Any], Any] = lambda answer: answer.logits, per_token: bool = False,
+    output: Callable[[Any], Any] = lambda answer: answer.logits, per_token: bool = False, only: int | None = None,
 ) -> list[Any]:  # fmt: skip
-    """What the model says of each sequence, float32 on the CPU; sequences of like length share a padded pass.
+    """What the model says of each sequence, float32 on the CPU.
 
     `encoded` holds the model's inputs by name, `pad` what fills each of them up. `output` picks a tensor of shape
     (sequences, …) from the model's answer; with `per_token` its second axis is the tokens, and is cut to the real ones.
+    With `only` it is cut to the tokens of that id, and a packed model computes nothing beyond its encoder for the rest.
     """
     rows: list[Any] = [None] * len(encoded)
-    with torch.inference_mode(), memory_guard():
-        if packing.is_packed(model):
-            parts = passes([len(each["input_ids"]) for each in encoded])
-            return [row for part in parts for row in packing.forward(model, encoded[part], output, per_token=per_token)]
-        lengths = [len(each["input_ids"]) for each in encoded]
-        # Decoders that classify find the last token by the padding; without one they take a sequence at a time.
-        alone = getattr(model.config, "pad_token_id", None) is None
-        for group in [[i] for i in range(len(encoded))] if alone else groups(lengths):
-            longest = max(len(encoded[i]["input_ids"]) for i in group)
-            inputs = {
-                name: torch.tensor(
-                    [encoded[i][name] + [pad[name]] * (longest - len(encoded[i][name])) for i in group]
-                ).to(model.device)
-                for name in encoded[group[0]]
-            }
-            answers = output(model(**inputs)).float().cpu()
-            for i, row in zip(group, answers, strict=True):
-                rows[i] = row[: len(encoded[i]["input_ids"])] if per_token else row
+    with torch.inference_mode(), memory_guard(), packing.only(only):
+        for group in _batches(model, [len(each["input_ids"]) for each in encoded]):
+            batch = [encoded[i] for i in group]
+            inputs = _padded(batch, pad, model.device)
+            answers = output(model(**inputs))
+            if only is not None and not packing.is_packed(model):
+                answers = answers[inputs["input_ids"] == only][None]
+            for i, row in zip(group, _rows(answers.float().cpu(), batch, per_token=per_token, only=only), strict=True):
+                rows[i] = row
     return rows
+
+
+def _batches(model: Any, lengths: Sequence[int]) -> list[list[int]]:
+    packed = packing.packed(model)
+    if packed:
+        return passes(lengths, packed.most_tokens or MOST_TOKENS)
+    # Decoders that classify find the last token by the padding; without one they take a sequence at a time.
+    alone = getattr(model.config, "pad_token_id", None) is None
+    return [[i] for i in range(len(lengths))] if alone else groups(lengths)
+
+
+def _padded(batch: Sequence[dict[str, list[int]]], pad: dict[str, int], place: Any) -> dict[str, torch.Tensor]:
+    longest = max(len(each["input_ids"]) for each in batch)
+    return {
+        name: torch.tensor([each[name] + [pad[name]] * (longest - len(each[name])) for each in batch], device=place)
+        for name in batch[0]
+    }
+
+
+def _rows(answers: Any, batch: Sequence[dict[str, list[int]]], *, per_token: bool, only: int | None) -> list[Any]:
+    ids = [each["input_ids"] for each in batch]
+    if only is not None:
+        return list(answers[0].split([each.count(only) for each in ids]))
+    return [row[: len(each)] if per_token else row for row, each in zip(answers, ids, strict=True)]
 
 
 def first_line(error: BaseException) -> str:
