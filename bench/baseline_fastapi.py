@@ -1,4 +1,4 @@
-"""The baseline: a transformers pipeline behind FastAPI, as one writes it in ten lines, with torch's defaults."""
+"""A transformers pipeline behind FastAPI, as one writes it in ten lines, with torch's defaults."""
 
 import os
 

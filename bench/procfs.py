@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 PROC = Path("/proc")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -16,27 +17,29 @@ SAMPLE_EVERY = 2.0
 
 
 class Meter:
-    """CPU and peak memory of a tree of processes, this process's CPU, and everybody else's, from `start` to `stop`.
+    """CPU and peak memory of a tree of processes, this process's CPU, and everybody else's, while inside `with`.
 
     PSS divides a page among the processes that share it, so that the sum over a tree counts each page once. The kernel
-    takes many milliseconds to tell it, so a thread of its own asks, and no answer waits for that to be noticed.
+    takes many milliseconds to tell it, so a thread of its own asks, and no answer waits for that to be noticed. Without
+    a tree only this process is told from everybody else.
     """
 
-    def __init__(self, root: int | None) -> None:
+    def __init__(self, root: int | None = None) -> None:
         self._root = root
         self._peak = 0.0
         self._stopped = threading.Event()
+        self.figures: dict[str, float] = {}
+        """Cores used on average, and the peak of the memory in MiB."""
 
-    def start(self) -> None:
-        """Count from now on."""
+    def __enter__(self) -> Self:
         pids = self._pids()
         self._sampler = threading.Thread(target=self._sample, args=(pids,), daemon=True)
         self._sampler.start()
         self._before = _each_cpu(pids)
         self._busy, self._own, self._clock = busy_seconds(), own_seconds(), time.perf_counter()
+        return self
 
-    def stop(self) -> dict[str, float | None]:
-        """Cores used on average, and the peak of the memory in MiB; None where no tree was given."""
+    def __exit__(self, *exc: object) -> None:
         seconds = time.perf_counter() - self._clock
         own = own_seconds() - self._own
         busy = busy_seconds() - self._busy
@@ -44,13 +47,11 @@ class Meter:
         server = sum(used - self._before.get(pid, 0.0) for pid, used in _each_cpu(pids).items())
         self._stopped.set()
         self._sampler.join()
-        known = self._root is not None
-        return {
-            "server_cores": round(server / seconds, 3) if known else None,
-            "own_cores": round(own / seconds, 3),
-            "foreign_cores": round(max(0.0, busy - own - server) / seconds, 3) if known else None,
-            "peak_mib": round(max(self._peak, pss(pids)), 1) if known else None,
-        }
+        self.figures = {
+            "server_cores": round(server / seconds, 3), "own_cores": round(own / seconds, 3),
+            "foreign_cores": round(max(0.0, busy - own - server) / seconds, 3),
+            "peak_mib": round(max(self._peak, pss(pids)), 1),
+        }  # fmt: skip
 
     def _sample(self, pids: list[int]) -> None:
         while not self._stopped.wait(SAMPLE_EVERY):

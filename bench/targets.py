@@ -7,37 +7,87 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import procfs
+import workload
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
+HFSERVE = str(Path(sys.executable).with_name("hfserve"))
 PATIENCE = 180.0
 """Seconds that a server may take to start."""
 
-NOT_INHERITED = ("HF_", "HFSERVE_", "SAGEMAKER_", "MMS_", "OMP_", "MKL_", "PORT", "PYTHON", "VIRTUAL_ENV")
+NOT_INHERITED = ("HF_", "HFSERVE_", "SAGEMAKER_", "MMS_", "OMP_", "MKL_", "PORT", "PYTHON", "VIRTUAL_ENV", "TEMP")
 """Variables that would change what is measured."""
+
+EXACT = 1e-4
+"""By how much a score may differ from the baseline's."""
+
+EVERY_CASE = tuple(workload.CASES)
+CLASSIFIES = ("text-classification",)
+
+
+class NotStarted(Exception):
+    """A server that did not come up, with the end of what it said."""
+
+
+@dataclass(frozen=True)
+class Venv:
+    """A virtual environment of a target's own, made at first use: what pip installs, one call after another."""
+
+    name: str
+    installs: tuple[tuple[str, ...], ...]
+
+    @property
+    def python(self) -> str:
+        """Its interpreter."""
+        return str(CACHE / self.name / "bin" / "python")
+
+    def make(self) -> None:
+        """Make it, unless it is there and made of the same."""
+        made_of = CACHE / self.name / "made-of.json"
+        wanted = [list(each) for each in self.installs]
+        if made_of.exists() and json.loads(made_of.read_text()) == wanted:
+            return
+        print(f"making the environment of {self.name}: {wanted}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", CACHE / self.name], check=True)
+        for each in wanted:
+            subprocess.run([self.python, "-m", "pip", "install", "--quiet", *each], check=True, stdout=sys.stderr)
+        made_of.write_text(json.dumps(wanted))
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server that can be started."""
+    """A server that can be started: a name, a command, an environment."""
 
     name: str
-    command: tuple[str, ...]
-    environment: dict[str, str]
-    port: re.Pattern[str]
-    """Finds the port in what the server prints."""
-    is_up: Callable[[str], bool]
+    command: Callable[[Path], list[str]]
+    """Of a model's directory."""
+    port: str
+    """A pattern that finds the port in what the server prints."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """May name {model}, {task}, {run_dir} and {port}, a free one."""
+    venv: Venv | None = None
+    cases: tuple[str, ...] = EVERY_CASE
+    tolerance: float = EXACT
+    is_up_by_ping: bool = False
+    """Whether 200 from /ping means that it can answer; if not, it is up when it has answered."""
+
+    @property
+    def python(self) -> str:
+        """The interpreter that it runs on."""
+        return self.venv.python if self.venv else sys.executable
 
 
 @dataclass(frozen=True)
@@ -54,41 +104,90 @@ class Server:
         return f"{self.url}/invocations"
 
 
-def hfserve(model: Path) -> Target:
-    """This project, with the settings that a user gets who sets none; up when /ping says so."""
+def ours(name: str, *, cases: tuple[str, ...] = CLASSIFIES, tolerance: float = EXACT, **environment: str) -> Target:
+    """This project, with the settings of a user who sets nothing else."""
     return Target(
-        "hfserve",
-        (str(Path(sys.executable).with_name("hfserve")), "serve", str(model), "--port", "0"),
-        {},
-        re.compile(r'"event": "starting".*"port": (\d+)'),
-        lambda url: call(f"{url}/ping") is not None,
-    )
+        name, lambda model: [HFSERVE, "serve", str(model), "--port", "0"], r'"event": "starting".*"port": (\d+)',
+        {"HF_TASK": "{task}", **environment}, None, cases, tolerance, is_up_by_ping=True,
+    )  # fmt: skip
 
 
-def fastapi(model: Path) -> Target:
-    """The baseline; up when it gives its first answer, since it has no /ping."""
-    python = _environment_of_the_baseline()
-    return Target(
+def _release(name: str) -> str:
+    return version(name).partition("+")[0]
+
+
+TOOLKIT = Venv(
+    "toolkit",
+    (
+        ("setuptools<81", "numpy<2", f"torch=={_release('torch')}", "transformers==4.57.6"),
+        ("setuptools<81", "numpy<2", "sagemaker-inference==1.10.1", "multi-model-server==1.1.11"),
+        ("--no-deps", "sagemaker-huggingface-inference-toolkit==2.6.0"),
+    ),
+)
+"""Without what the toolkit needs for sounds only: librosa, pyctcdecode, phonemizer."""
+
+FASTAPI = Venv(
+    "fastapi", (("fastapi", "uvicorn", *(f"{name}=={_release(name)}" for name in ("torch", "transformers"))),)
+)
+
+TARGETS: dict[str, Target] = {
+    "hfserve": ours("hfserve, nginx + MMS", cases=EVERY_CASE, HFSERVE_ENGINE="mms"),
+    "hfserve-asgi": ours("hfserve, nginx alone", HFSERVE_ENGINE="asgi"),
+    "hfserve-bf16": ours("hfserve in bf16", tolerance=0.04, HFSERVE_DTYPE="bfloat16"),
+    "hfserve-int8": ours("hfserve in int8", tolerance=0.1, HFSERVE_RUNTIME="openvino", HFSERVE_DTYPE="int8"),
+    "toolkit": Target(
+        "toolkit 2.6.0 + MMS 1.1.11",
+        lambda model: [TOOLKIT.python, str(HERE / "baseline_toolkit.py")],
+        r"Inference address: http://127\.0\.0\.1:(\d+)",
+        {
+            "HF_TASK": "{task}", "SAGEMAKER_BASE_DIR": "{run_dir}", "SAGEMAKER_BIND_TO_PORT": "{port}",
+            "TEMP": "{run_dir}", "TMPDIR": "{run_dir}", "PATH": f"{Path(TOOLKIT.python).parent}:{os.environ['PATH']}",
+        },
+        TOOLKIT,
+    ),
+    "fastapi": Target(
         "FastAPI + pipeline",
-        (python, "-m", "uvicorn", "baseline_fastapi:app", "--app-dir", str(HERE), "--port", "0", "--no-access-log"),
-        {"MODEL": str(model)},
-        re.compile(r"running on http://127\.0\.0\.1:(\d+)"),
-        lambda url: call(f"{url}/invocations", {"inputs": "are you there?"}) is not None,
+        lambda model: [
+            FASTAPI.python, "-m", "uvicorn", "baseline_fastapi:app", "--app-dir", str(HERE), "--port", "0",
+            "--no-access-log",
+        ],
+        r"running on http://127\.0\.0\.1:(\d+)", {"MODEL": "{model}"}, FASTAPI, CLASSIFIES,
+    ),
+}  # fmt: skip
+"""To add one: a line. A target of ours whose settings hfserve does not have is left out, with a word."""
+
+BASELINE = "toolkit"
+STANDARD = ("hfserve", "hfserve-asgi", "hfserve-bf16", "hfserve-int8", BASELINE)
+
+
+def missing(target: Target) -> str:
+    """Why a target cannot be measured with the hfserve that is here; empty when it can."""
+    if target.venv:
+        return ""
+    shown = subprocess.run(
+        [HFSERVE, "settings", "--json"], env=_environment(target), capture_output=True, text=True, check=False
     )
+    if shown.returncode:
+        return shown.stderr.strip()
+    read = {each["source"] for each in json.loads(shown.stdout).values()}
+    unread = [name for name in target.environment if name.startswith("HFSERVE_") and name not in read]
+    return f"hfserve has no setting {' or '.join(unread)}" if unread else ""
 
 
 @contextlib.contextmanager
-def started(target: Target) -> Iterator[Server]:
+def started(target: Target, model: Path, task: str) -> Iterator[Server]:
     """The server, up; it and all its children have ended afterwards."""
     run_dir = Path(tempfile.mkdtemp(prefix="hfserve-bench-"))
+    (run_dir / "model").symlink_to(model)
     output = run_dir / "output"
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
-    environment = {**inherited, "HF_HUB_OFFLINE": "1", "HFSERVE_RUN_DIR": str(run_dir / "run"), **target.environment}
+    known = {"model": model, "task": task, "run_dir": run_dir, "port": _free_port()}
     with output.open("wb") as sink:
         began = time.perf_counter()
-        process = subprocess.Popen(target.command, env=environment, stdout=sink, stderr=subprocess.STDOUT, cwd=run_dir)
+        process = subprocess.Popen(
+            target.command(model), env=_environment(target, **known), stdout=sink, stderr=subprocess.STDOUT, cwd=run_dir
+        )
     try:
-        url = _wait_until_up(target, process, output)
+        url = _wait_until_up(target, workload.CASES[task], process, output)
         yield Server(url, process.pid, time.perf_counter() - began)
     finally:
         _end(process)
@@ -119,20 +218,48 @@ def versions(target: Target) -> dict[str, str]:
         "import json, platform; from importlib.metadata import version as v;"
         "print(json.dumps({'python': platform.python_version(), **{n: v(n) for n in ('torch', 'transformers')}}))"
     )
-    python = Path(target.command[0]).with_name("python")
-    return json.loads(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run([target.python, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
-def _wait_until_up(target: Target, process: "subprocess.Popen[bytes]", output: Path) -> str:
+def clean_environment() -> dict[str, str]:
+    """This process's, without what would change what is measured."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+    return {**inherited, "HF_HUB_OFFLINE": "1"}
+
+
+def _environment(target: Target, **known: Any) -> dict[str, str]:
+    own = {name: value.format(**known) if known else value for name, value in target.environment.items()}
+    place = {"HFSERVE_RUN_DIR": str(known["run_dir"] / "run")} if known else {}
+    return {**clean_environment(), **place, **own}
+
+
+def _wait_until_up(
+    target: Target, case: workload.Case, process: "subprocess.Popen[bytes]", output: Path
+) -> str:  # fmt: skip
     end = time.monotonic() + PATIENCE
+    first = case.bodies()[0]
     url = None
-    while not (url and target.is_up(url)):
+    while not (url and _is_up(target, url, first)):
         if process.poll() is not None or time.monotonic() > end:
-            raise SystemExit(f"{target.name} did not come up:\n{output.read_text(errors='replace')[-4000:]}")
-        if not url and (found := target.port.search(output.read_text(errors="replace"))):
+            raise NotStarted(f"{target.name} did not come up:\n{output.read_text(errors='replace')[-4000:]}")
+        if not url and (found := re.search(target.port, output.read_text(errors="replace"))):
             url = f"http://127.0.0.1:{found[1]}"
         time.sleep(0.05)
     return url
+
+
+def _is_up(target: Target, url: str, body: object) -> bool:
+    answer = call(f"{url}/ping") if target.is_up_by_ping else call(f"{url}/invocations", body)
+    return answer is not None
+
+
+def _free_port() -> int:
+    """Multi Model Server takes none above 32767."""
+    for port in range(18_000 + os.getpid() % 8_000, 32_000):
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            return port
+    raise NotStarted("no port is free")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -141,28 +268,12 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(40)
+    family = list({*family, *procfs.tree(process.pid)})
     end = time.monotonic() + 5
     while (left := [pid for pid in family if procfs.is_alive(pid)]) and time.monotonic() < end:
         time.sleep(0.05)
     for pid in left:
-        print(f"process {pid} was left behind and is killed", file=sys.stderr)
+        print(f"  process {pid} was left behind and is killed", file=sys.stderr)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
-
-
-def _environment_of_the_baseline() -> str:
-    """Its own virtual environment, made at first use, with the torch and transformers that hfserve has."""
-    wanted = ["fastapi", "uvicorn", *(f"{name}=={_release(name)}" for name in ("torch", "transformers"))]
-    path = CACHE / "fastapi"
-    python, made_of = path / "bin" / "python", path / "made-of.json"
-    if not made_of.exists() or json.loads(made_of.read_text()) != wanted:
-        print(f"making the baseline's environment: {' '.join(wanted)}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", path], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True, stdout=sys.stderr)
-        made_of.write_text(json.dumps(wanted))
-    return str(python)
-
-
-def _release(name: str) -> str:
-    return version(name).partition("+")[0]

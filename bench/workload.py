@@ -1,4 +1,4 @@
-"""The workload, the same on every machine: a stream of texts, and a model of DistilBERT's size to classify them.
+"""The workload, the same on every machine: cases, each with a stream of requests and a model of DistilBERT's size.
 
 The weights are random: speed and memory do not depend on what a model has learnt. Each word is one token, so that a
 text's length in tokens is as intended.
@@ -8,7 +8,10 @@ import itertools
 import os
 import random
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SEED = 5
 COUNT = 2000
@@ -30,13 +33,29 @@ COMMON = (
 WORDS_IN_USE = 4000
 """Of the vocabulary's words, those that the texts are made of; their frequencies fall with their rank."""
 
+CONTEXTS = (100, 400)
+"""Tokens of a context that a question is asked about."""
+
+LABELS = ("food", "place", "service", "time", "day", "work", "product", "film", "story", "money")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task with its requests: how many clients send them, and what an answer says, as scores by name."""
+
+    name: str
+    clients: tuple[int, ...]
+    bodies: Callable[[], list[dict[str, Any]]]
+    must_hold: bytes
+    scores: Callable[[Any], dict[str, float]]
+    rests: bool = False
+    """Whether the server's rest is measured after the load."""
+
 
 def texts() -> list[str]:
     """The texts, in the order in which they are sent."""
-    chance = random.Random(SEED)
-    words = _words()[:WORDS_IN_USE]
-    weights = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
-    return [_sentence(chance.choices(words, cum_weights=weights, k=length(chance) - 3)) for _ in range(COUNT)]
+    chance, sentence = _speaker(SEED)
+    return [sentence(length(chance) - 3) for _ in range(COUNT)]
 
 
 def length(chance: random.Random) -> int:
@@ -44,7 +63,60 @@ def length(chance: random.Random) -> int:
     return min(max(round(chance.lognormvariate(0, SPREAD) * MEDIAN), SHORTEST), LONGEST)
 
 
-def build_model(path: Path) -> Path:
+def plain() -> list[dict[str, Any]]:
+    """A text in a request."""
+    return [{"inputs": text} for text in texts()]
+
+
+def with_labels() -> list[dict[str, Any]]:
+    """A text in a request, and the same ten labels."""
+    return [{"inputs": text, "parameters": {"candidate_labels": list(LABELS)}} for text in texts()]
+
+
+def questions() -> list[dict[str, Any]]:
+    """A question and a context in a request."""
+    chance, sentence = _speaker(SEED + 1)
+    return [
+        {"inputs": {"question": sentence(chance.randint(5, 15)), "context": sentence(chance.randint(*CONTEXTS) - 3)}}
+        for _ in range(COUNT)
+    ]
+
+
+def masked() -> list[dict[str, Any]]:
+    """A text in a request, one of its words masked."""
+    chance = random.Random(SEED + 2)
+    found = []
+    for text in texts():
+        words = text.split()
+        words[chance.randrange(len(words) - 1)] = "[MASK]"
+        found.append({"inputs": " ".join(words)})
+    return found
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case(
+            "text-classification", (1, 8, 32), plain, b'"label"',
+            lambda answer: {each["label"]: each["score"] for each in answer}, rests=True,
+        ),
+        Case(
+            "zero-shot-classification", (8,), with_labels, b'"labels"',
+            lambda answer: dict(zip(answer["labels"], answer["scores"], strict=True)),
+        ),
+        Case(
+            "question-answering", (32,), questions, b'"answer"',
+            lambda answer: {f"{answer['start']}–{answer['end']}": answer["score"]},
+        ),
+        Case(
+            "fill-mask", (32,), masked, b'"token_str"',
+            lambda answer: {each["token_str"]: each["score"] for each in answer},
+        ),
+    )
+}  # fmt: skip
+
+
+def build_model(case: str, path: Path) -> Path:
     """The model's directory, made at first use: config, tokenizer and 66 million weights as safetensors."""
     if path.exists():
         return path
@@ -54,11 +126,13 @@ def build_model(path: Path) -> Path:
 
     torch.manual_seed(SEED)
     hf.logging.disable_progress_bar()
-    names = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
-    config = hf.DistilBertConfig(vocab_size=VOCABULARY, **names)
+    name, labels, spread = _MODELS[case]
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    config = hf.DistilBertConfig(vocab_size=VOCABULARY, **(names if labels else {}))
     tokenizer = hf.DistilBertTokenizer(vocab={piece: i for i, piece in enumerate(_pieces())}, model_max_length=512)
-    model = hf.DistilBertForSequenceClassification(config).eval()
-    _spread_scores(model, tokenizer)
+    model = getattr(hf, name)(config).eval()
+    with torch.no_grad():
+        spread(model, tokenizer)
     unfinished = path.with_name(f"{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished)
@@ -66,15 +140,43 @@ def build_model(path: Path) -> Path:
     return unfinished.rename(path)
 
 
-def _spread_scores(model, tokenizer) -> None:
+def _spread_labels(model: Any, tokenizer: Any) -> None:
     """Scale the last layer until the scores differ from text to text, or a wrong answer would look like a right one."""
     import torch
 
-    with torch.no_grad():
-        logits = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in texts()[:64]])
-        scale = 1 / logits.std(0).mean()
-        model.classifier.weight *= scale
-        model.classifier.bias.copy_((model.classifier.bias - logits.mean(0)) * scale)
+    logits = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in texts()[:64]])
+    scale = 1 / logits.std(0).mean()
+    model.classifier.weight *= scale
+    model.classifier.bias.copy_((model.classifier.bias - logits.mean(0)) * scale)
+
+
+def _spread_places(model: Any, tokenizer: Any) -> None:
+    """Likewise, until one place in a context is likelier than the others."""
+    encoded = tokenizer(texts()[0], " ".join(texts()[1:9]), return_tensors="pt")
+    model.qa_outputs.weight *= 3 / model(**encoded).start_logits.std()
+
+
+def _spread_words(model: Any, tokenizer: Any) -> None:
+    """Likewise, until a few words are likelier than the others."""
+    model.vocab_layer_norm.weight *= 8
+
+
+_MODELS: dict[str, tuple[str, tuple[str, ...], Callable[[Any, Any], None]]] = {
+    "text-classification": ("DistilBertForSequenceClassification", ("NEGATIVE", "POSITIVE"), _spread_labels),
+    "zero-shot-classification": (
+        "DistilBertForSequenceClassification", ("contradiction", "neutral", "entailment"), _spread_labels,
+    ),
+    "question-answering": ("DistilBertForQuestionAnswering", (), _spread_places),
+    "fill-mask": ("DistilBertForMaskedLM", (), _spread_words),
+}  # fmt: skip
+
+
+def _speaker(seed: int) -> tuple[random.Random, Callable[[int], str]]:
+    """Chance, and a function that makes a sentence of so many words by it."""
+    chance = random.Random(seed)
+    words = _words()[:WORDS_IN_USE]
+    weights = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
+    return chance, lambda count: _sentence(chance.choices(words, cum_weights=weights, k=count))
 
 
 def _sentence(words: list[str]) -> str:
