@@ -143,11 +143,27 @@ def _service(code_dir: Path | None, handler: str) -> tuple[Hooks, list[str]]:
     else:
         source = _Source.installed(code_dir, place.rpartition("/")[2], handler)
     found = getattr(source.module, function, None)
+    if found is None and function == "handle":
+        found = _handle_of_class(source.module)
     if found is None:
         close = _instead(function, [name for name, value in vars(source.module).items() if callable(value)])
         return Hooks(), [f"SAGEMAKER_HANDLER={handler}: {source.shown} has no {function}{close}"]
     bound, mistake = _bound(source, function, found, HANDLE)
     return Hooks(source.path, handle=bound), [mistake] if mistake else []
+
+
+def _handle_of_class(module: ModuleType) -> Callable[..., Any] | None:
+    """What Multi Model Server makes of a module without `handle` and with one class that has it."""
+    own = [each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == module.__name__]
+    kinds = [each for each in own if callable(getattr(each, "handle", None))]
+    if len(kinds) != 1:
+        return None
+    service: Any = kinds[0]()
+
+    def handle(data: Any, context: Any) -> Any:
+        return service.initialize(context) if data is None else service.handle(data, context)
+
+    return handle
 
 
 # Import

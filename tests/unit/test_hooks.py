@@ -144,6 +144,12 @@ def test_a_handler_can_name_another_function():
     assert find("service", handler="service:other").handle([], CONTEXT) == "other"
 
 
+def test_a_service_may_be_a_class_as_multi_model_server_has_it():
+    found = find("service_class", handler="service")
+    assert found.handle(None, CONTEXT) is None
+    assert found.handle(["data"], CONTEXT) == [True, ["data"]]
+
+
 def test_a_handler_can_be_an_installed_module():
     assert hooks.find(None, "inference.py", "operator:add").handle([1], [2]) == [1, 2]
 
