@@ -1,19 +1,23 @@
+import base64
 import csv
 import io
 import json
 import math
 import pickle
 import struct
+import wave
 import zlib
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from hfserve import codecs
-from hfserve.codecs import Records
+from hfserve.codecs import Records, Sound, parameters
 from hfserve.codecs.media import CHARSETS
+from hfserve.codecs.multipart import MAX_PARTS
 from hfserve.codecs.records import MAX_UNREADABLE
 from hfserve.codecs.table import CODECS
 from hfserve.errors import (
@@ -26,7 +30,9 @@ from hfserve.errors import (
 )
 
 JSON, LINES, CSV, NPY, TEXT = "application/json", "application/jsonlines", "text/csv", "application/x-npy", "text/plain"
-CONTENT_TYPES = [name.replace("*", "png") for codec in CODECS for name in codec.names]
+PNG, JPEG, WAV = "image/png", "image/jpeg", "audio/wav"
+FORM = "multipart/form-data; boundary=frontier"
+CONTENT_TYPES = [name.replace("*", "webp") for codec in CODECS for name in codec.names]
 
 json_values = st.recursive(
     st.none()
@@ -65,6 +71,9 @@ def png(width: int, height: int) -> bytes:
     rows = zlib.compress(b"\x00" * (height * (width * 3 + 1))) if width * height < 1e6 else zlib.compress(b"")
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
+
+PICTURE = Image.new("L", (2, 1), 200)
+SOUND = Sound(np.array([0, 0.5, -1], np.float32), 8000)
 
 # Content types
 
@@ -240,6 +249,206 @@ def test_every_line_of_an_answer_ends():
     assert codecs.encode({"a": 1}, "application/x-ndjson") == b'{"a":1}\n'
 
 
+# Forms
+
+
+def form(*parts):
+    """A body of (name, content, filename, type) parts."""
+    lines = []
+    for name, content, *more in parts:
+        filename, kind = [*more, None, None][:2]
+        head = f'Content-Disposition: form-data; name="{name}"' + (f'; filename="{filename}"' if filename else "")
+        lines += [b"--frontier", (head + (f"\r\nContent-Type: {kind}" if kind else "")).encode(), b""]
+        lines.append(content if isinstance(content, bytes) else content.encode())
+    return b"\r\n".join([*lines, b"--frontier--", b""])
+
+
+def read(*parts):
+    return codecs.decode(form(*parts), FORM)
+
+
+CAT = png(3, 2)
+
+
+@pytest.mark.parametrize("name", ["inputs", "file", "image", "picture"])
+@pytest.mark.parametrize("kind", [("cat.png", PNG), ("cat.png", None), ("cat.png", "application/octet-stream")])
+def test_the_only_file_is_the_input(name, kind):
+    got = read((name, CAT, *kind), ("top_k", "2"), ("function_to_apply", "none"), ("candidate_labels", '["a", "b"]'))
+    assert got.pop("inputs").size == (3, 2)
+    assert got == {"parameters": {"top_k": 2, "function_to_apply": "none", "candidate_labels": ["a", "b"]}}
+
+
+@pytest.mark.parametrize(
+    ("filename", "kind", "content", "value"),
+    [
+        ("a.wav", "audio/wav", b"RIFF\r\n--\0", b"RIFF\r\n--\0"),
+        ("film", "video/mp4", b"\0\0\0\x18", b"\0\0\0\x18"),
+        ("blob", None, b"\0\xff", b"\0\xff"),
+        ("a.txt", None, "né".encode(), "né"),
+        ("a.txt", "text/plain; charset=latin1", "né".encode("latin1"), "né"),
+        ("a.json", None, b'{"question": "a", "context": "b"}', {"question": "a", "context": "b"}),
+    ],
+)
+def test_a_file_is_read_by_its_type(filename, kind, content, value):
+    assert read(("inputs", content, filename, kind)) == {"inputs": value}
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        ("I like it", "I like it"),
+        ("42", "42"),
+        ("[MASK] is here", "[MASK] is here"),
+        ('["a", "b"]', ["a", "b"]),
+        ('{"query": "a", "table": {}}', {"query": "a", "table": {}}),
+    ],
+)
+def test_an_input_may_be_a_field(content, value):
+    got = read(("inputs", content), ("parameters", '{"top_k": 1, "a": "b"}'), ("top_k", "null"))
+    assert got == {"inputs": value, "parameters": {"top_k": None, "a": "b"}}
+    assert read(("text", content)) == {"inputs": value}
+
+
+@pytest.mark.parametrize("name", ["image", "file", "inputs"])
+def test_a_picture_and_a_question_are_an_object(name):
+    got = read((name, CAT, "cat.png"), ("question", "42"), ("word_boxes", "[]"), ("top_k", "1"))
+    assert got["inputs"].pop("image").size == (3, 2)
+    assert got == {"inputs": {"question": "42", "word_boxes": []}, "parameters": {"top_k": 1}}
+
+
+def test_fields_of_a_question_are_an_object():
+    assert read(("question", "who?"), ("context", "me")) == {"inputs": {"question": "who?", "context": "me"}}
+    assert read(("question", "who?")) == {"inputs": {"question": "who?"}}
+    got = read(("inputs", '{"text": "a"}'), ("image", CAT, "cat.png"))["inputs"]
+    assert got["text"] == "a" and got["image"].size == (3, 2)
+
+
+def test_a_part_that_comes_again_is_a_list():
+    got = read(("images", CAT, "a.png"), ("images", CAT, "b.png"), ("labels", "a"), ("labels", "1"), ("labels", "c"))
+    assert [image.size for image in got["inputs"]] == [(3, 2)] * 2
+    assert got["parameters"] == {"labels": ["a", 1, "c"]}
+
+
+def test_names_are_utf8():
+    assert read(("inputs", "a"), ("größe", "1"))["parameters"] == {"größe": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (form(), "the form has no parts"),
+        (form(("top_k", "1")), "the form has no input"),
+        (form(("inputs", "a"), ("parameters", "[1]")), "part parameters has to be a JSON object"),
+        (form(("inputs", "a"), ("parameters", "{")), "part parameters has to be a JSON object"),
+        (form(("inputs", b"\xff")), "part inputs: the body is not valid utf-8"),
+        (form(("inputs", "{", "a.json")), "part inputs: the body is not valid JSON"),
+        (form(("image", b"no image", "cat.png")), "part image: this is not an image"),
+        (form(("inputs", "a"), ("question", "b")), "several inputs (inputs, question)"),
+        (form(("image", CAT, "a.png"), ("file", CAT, "b.png")), "several inputs (image, file)"),
+        (form(("inputs", "a"))[:-5], "does not end with the boundary --frontier--"),
+        (form(("inputs", "a"))[:30], "does not end with the boundary"),
+        (b"no form at all", "the form is broken"),
+        (b"--frontier\r\nContent-Type: text/plain\r\n\r\na\r\n--frontier--\r\n", "a part without a name"),
+        (b"--frontier\r\n" + b"A: b\r\n" * 99 + b"\r\na\r\n--frontier--\r\n", "the form is broken"),
+        (form(*[("inputs", "a")] * (MAX_PARTS + 1)), f"more than {MAX_PARTS} parts"),
+        (form(("inputs", "x", "a.txt", "text/plain; charset=idna")), "charset idna"),
+    ],
+)
+def test_a_broken_form_is_told_what_is_wrong(body, words):
+    with pytest.raises((BadRequest, UnsupportedMediaType)) as caught:
+        codecs.decode(body, FORM)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("boundary", ["", "; boundary", "; boundary=", '; boundary=""', f"; boundary={'x' * 5000}"])
+def test_a_form_needs_a_boundary(boundary):
+    refused(form(("inputs", "a")), f"multipart/form-data{boundary}")
+
+
+@pytest.mark.parametrize(
+    "header", ['Multipart/Form-Data; Boundary="frontier"', f"{FORM}; charset=utf-8", f"{FORM} ; a=b"]
+)
+def test_a_boundary_may_be_quoted(header):
+    assert codecs.decode(form(("inputs", "a")), header) == {"inputs": "a"}
+
+
+def test_a_picture_in_a_form_is_bounded_too():
+    with pytest.raises(PayloadTooLarge, match=r"part image: .*this server takes 5 "):
+        codecs.decode(form(("image", CAT, "cat.png")), FORM, max_pixels=5)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_form_is_read_or_refused(data):
+    body = bytearray(form(("image", CAT, "cat.png"), ("parameters", '{"a": 1}'), ("question", "a")))
+    for place in data.draw(st.lists(st.integers(0, len(body) - 1), max_size=4)):
+        body[place] = data.draw(st.integers(0, 255))
+    try:
+        codecs.decode(bytes(body), FORM)
+    except ServeError as error:
+        assert error.status in {400, 413, 415}
+
+
+# Parameters beside the body
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", {}),
+        ("top_k=2&function_to_apply=none", {"top_k": 2, "function_to_apply": "none"}),
+        ("a=true&b=null&c=1.5&d=%5B1%5D&e=%22x%22&f=", {"a": True, "b": None, "c": 1.5, "d": [1], "e": "x", "f": ""}),
+        ("labels=sky&labels=a+b&labels=%C3%A9", {"labels": ["sky", "a b", "é"]}),
+        ("a", {"a": ""}),
+    ],
+)
+def test_parameters_stand_in_the_query(query, found):
+    assert parameters.beside(query, {}) == found
+
+
+def test_parameters_stand_in_a_header_under_those_of_the_query():
+    header = {parameters.HEADER: '{"top_k": 1, "label": "é"}'.encode().decode("latin-1")}
+    assert parameters.beside("top_k=2", header) == {"top_k": 2, "label": "é"}
+
+
+@pytest.mark.parametrize("header", ["", "{", "[1]", "top_k=1", "1", '{"a": "\xff"}'])
+def test_a_bad_header_is_named(header):
+    with pytest.raises(BadRequest, match="the header X-HF-Parameters has to be a JSON object"):
+        parameters.beside("", {parameters.HEADER: header})
+
+
+def test_too_long_a_query_is_refused():
+    with pytest.raises(BadRequest, match="query string"):
+        parameters.beside("&".join(["a=1"] * 999), {})
+
+
+@pytest.mark.parametrize(
+    ("data", "merged"),
+    [
+        ("a", {"inputs": "a", "parameters": {"k": 1}}),
+        (["a"], {"inputs": ["a"], "parameters": {"k": 1}}),
+        (b"a", {"inputs": b"a", "parameters": {"k": 1}}),
+        ({"inputs": "a"}, {"inputs": "a", "parameters": {"k": 1}}),
+        ({"inputs": "a", "parameters": None}, {"inputs": "a", "parameters": {"k": 1}}),
+        ({"inputs": "a", "parameters": {"k": 2, "l": 3}}, {"inputs": "a", "parameters": {"k": 2, "l": 3}}),
+        ({"inputs": "a", "parameters": [1]}, {"inputs": "a", "parameters": [1]}),
+        ({"question": "a"}, {"inputs": {"question": "a"}, "parameters": {"k": 1}}),
+        ({"text": "a", "parameters": {"l": 3}}, {"inputs": {"text": "a"}, "parameters": {"k": 1, "l": 3}}),
+        ({}, {"inputs": None, "parameters": {"k": 1}}),
+    ],
+)
+def test_what_the_body_says_wins(data, merged):
+    assert parameters.under({"k": 1}, data) == merged
+    assert parameters.under({}, data) is data
+
+
+def test_every_record_gets_the_parameters():
+    bad = BadRequest("bad")
+    got = parameters.under({"k": 1}, Records(["a", bad, {"inputs": "b", "parameters": {"k": 2}}]))
+    assert isinstance(got, Records)
+    assert got == [{"inputs": "a", "parameters": {"k": 1}}, bad, {"inputs": "b", "parameters": {"k": 2}}]
+
+
 # Bodies that do not say what they are
 
 
@@ -390,13 +599,11 @@ def test_what_is_not_regular_numbers_is_no_array(result):
         codecs.encode(result, NPY)
 
 
-# Images and sounds
+# Pictures and sounds
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff", "x-image"])
 def test_images_are_read(kind):
-    from PIL import Image
-
     file = io.BytesIO()
     Image.new("RGB", (3, 2), "red").save(file, "png" if kind == "x-image" else kind)
     assert codecs.decode(file.getvalue(), f"image/{kind}").size == (3, 2)
@@ -413,7 +620,13 @@ def test_an_image_that_would_unpack_to_gigabytes_is_too_large(width, height):
     assert "pixels" in refused(png(width, height), "image/png", PayloadTooLarge)
 
 
-@pytest.mark.parametrize("content_type", ["audio/x-flac", "audio/wave", "application/octet-stream"])
+def test_the_pixels_of_an_image_are_bounded_as_the_settings_say():
+    assert codecs.decode(png(20, 20), PNG, max_pixels=400).size == (20, 20)
+    with pytest.raises(PayloadTooLarge, match=r"20 × 20 pixels; this server takes 399 .HFSERVE_MAX_PIXELS"):
+        codecs.decode(png(20, 20), PNG, max_pixels=399)
+
+
+@pytest.mark.parametrize("content_type", ["audio/x-flac", "audio/wave", "video/mp4", "application/octet-stream"])
 def test_sounds_are_left_as_they_are(content_type):
     assert codecs.decode(b"\0\xff", content_type) == b"\0\xff"
 
@@ -435,6 +648,23 @@ def test_sounds_are_left_as_they_are(content_type):
         ([], [JSON, LINES]),
         ([[]], [JSON, LINES]),
         (None, [JSON, LINES]),
+        ({"text": "a", "chunks": []}, [JSON, LINES, TEXT]),
+        ({"answer": "a", "score": 0.5}, [JSON, LINES, TEXT, CSV]),
+        ([{"input_text": "a", "generated_text": "b"}], [JSON, LINES, TEXT, CSV]),
+        ({"text": "a", "answer": "b"}, [JSON, LINES, CSV]),
+        ([{"generated_text": "a"}, {"generated_text": "b"}], [JSON, LINES, CSV]),
+        (PICTURE, [JSON, LINES, PNG, JPEG]),
+        ([PICTURE], [JSON, LINES, PNG, JPEG]),
+        ({"predicted_depth": [[0.5]], "depth": PICTURE}, [JSON, LINES, PNG, JPEG]),
+        ([{"label": "a", "score": None, "mask": PICTURE}] * 2, [JSON, LINES, PNG, JPEG]),
+        ({"masks": [PICTURE, PICTURE], "scores": [1.0, 0.5]}, [JSON, LINES, PNG, JPEG]),
+        ([PICTURE, PICTURE], [JSON, LINES]),
+        ({"a": PICTURE, "b": PICTURE}, [JSON, LINES]),
+        ({"masks": []}, [JSON, LINES]),
+        (SOUND, [JSON, LINES, WAV]),
+        ({"audio": SOUND, "sampling_rate": 8000}, [JSON, LINES, WAV]),
+        ([{"audio": SOUND, "sampling_rate": 8000}], [JSON, LINES, WAV]),
+        ([SOUND, SOUND], [JSON, LINES]),
     ],
 )
 def test_a_result_is_offered_in_the_forms_it_fits(result, offers):
@@ -442,7 +672,85 @@ def test_a_result_is_offered_in_the_forms_it_fits(result, offers):
 
 
 def test_an_answer_that_is_one_text_can_be_given_bare():
-    assert [codecs.encode(r, TEXT) for r in ("é", {"a": "é"}, [{"a": "é"}])] == ["é".encode()] * 3
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "é"}]
+    answers = (
+        "é",
+        {"a": "é"},
+        [{"a": "é"}],
+        {"text": "é", "chunks": [1]},
+        [{"generated_text": chat, "input_text": "a"}],
+    )
+    assert [codecs.encode(answer, TEXT) for answer in answers] == ["é".encode()] * len(answers)
+
+
+def shown(answer, content_type):
+    return Image.open(io.BytesIO(codecs.encode(answer, content_type)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I", "F", "CMYK"])
+@pytest.mark.parametrize("content_type", [PNG, JPEG])
+def test_an_answer_that_is_one_picture_can_be_given_as_one(mode, content_type):
+    got = shown({"depth": Image.new(mode, (3, 2))}, content_type)
+    assert (got.format, got.size) == (content_type.partition("/")[2].upper(), (3, 2))
+
+
+def test_masks_can_be_given_as_one_picture_with_a_colour_for_each():
+    covers = [[[1, 1, 1, 0]], [[0, 1, 0, 0]]]
+    masks = [Image.fromarray(np.array(cover, np.uint8) * 255) for cover in covers]
+    answer = [{"label": "a", "score": 0.9, "mask": mask} for mask in masks]
+    assert np.asarray(shown(answer, PNG)).tolist() == [[1, 2, 1, 0]]
+    assert np.asarray(shown({"masks": masks[::-1], "scores": [0, 0]}, PNG)).tolist() == [[2, 1, 2, 0]]
+    colours = shown(answer, PNG).convert("RGB").get_flattened_data()
+    assert colours[0] == colours[2] and len(set(colours)) == 3 and colours[3] == (0, 0, 0)
+    assert np.asarray(shown(answer[:1], PNG)).tolist() == [[1, 1, 1, 0]]
+
+
+def test_masks_of_boolean_arrays_and_very_many_segments_are_drawn():
+    rows = np.eye(300, dtype=bool)
+    picture = shown([{"label": "a", "mask": Image.fromarray(row[None])} for row in rows], PNG)
+    assert np.asarray(picture).tolist() == [[*range(1, 256), *range(1, 46)]]
+
+
+def test_an_answer_that_is_one_sound_can_be_given_as_wav():
+    for answer in (SOUND, {"audio": SOUND, "sampling_rate": 8000}, [{"audio": SOUND}]):
+        with wave.open(io.BytesIO(codecs.encode(answer, "audio/x-wav"))) as file:
+            assert (file.getframerate(), file.getnchannels()) == (8000, 1)
+            assert file.readframes(9) == struct.pack("<3h", 0, 16383, -32767)
+    stereo = Sound(np.array([[0, 1.0], [-1.0, 2.0]], np.float32), 8000)
+    with wave.open(io.BytesIO(codecs.encode(stereo, WAV))) as file:
+        assert (file.getnchannels(), file.readframes(9)) == (2, struct.pack("<4h", 0, -32767, 32767, 32767))
+
+
+def test_pictures_and_sounds_are_base64_in_json():
+    answer = [{"mask": PICTURE, "audio": SOUND}]
+    (got,) = json.loads(codecs.encode(answer, JSON))
+    assert base64.b64decode(got["mask"]) == codecs.encode(PICTURE, PNG)
+    assert base64.b64decode(got["audio"]) == codecs.encode(SOUND, WAV)
+    assert json.loads(codecs.encode(answer, LINES)) == got
+    assert json.loads(codecs.encode([2**70, PICTURE], JSON)) == [2**70, got["mask"]]
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("image/*", PNG),
+        ("image/jpg, image/png;q=0.5", "image/jpg"),
+        ("image/avif,image/webp,image/*,*/*;q=0.8", PNG),
+        ("image/webp, application/json;q=0.1", JSON),
+        ("*/*", JSON),
+    ],
+)
+def test_accept_chooses_how_a_picture_is_given(accept, chosen):
+    assert codecs.form({"depth": PICTURE}, accept, JSON) == chosen
+
+
+@pytest.mark.parametrize(
+    ("accept", "answer"),
+    [("image/png", {"a": 1}), ("image/webp", PICTURE), ("audio/*", PICTURE), ("audio/mpeg", SOUND)],
+)
+def test_a_medium_that_an_answer_is_not_is_refused_with_what_it_is(accept, answer):
+    with pytest.raises(NotAcceptable, match="this answer is given as application/json, application/jsonlines"):
+        codecs.form(answer, accept, JSON)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +764,7 @@ def test_a_form_that_does_not_fit_is_not_acceptable(result, content_type):
 
 @pytest.mark.parametrize("codec", [codec for codec in CODECS if codec.encode])
 def test_an_alias_is_encoded_as_its_codec(codec):
-    result = [{"generated_text": "a"}] if TEXT in codec.names else [[1.0]]
+    result = next(r for r in ([[1.0]], "a", PICTURE, SOUND) if codec.fits(r))
     assert len({codecs.encode(result, name) for name in codec.names}) == 1
 
 

@@ -5,21 +5,24 @@ from typing import Any
 
 from hfserve.codecs import table
 from hfserve.codecs.accept import negotiate, preferred
-from hfserve.codecs.media import charset, essence
+from hfserve.codecs.media import MAX_PIXELS, Media, boundary, charset, essence, value
 from hfserve.codecs.records import Records
+from hfserve.codecs.sound import Sound
 from hfserve.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 
-__all__ = ["Records", "charset", "decode", "encode", "essence", "form", "negotiate", "offers", "preferred"]
+__all__ = [
+    "Records", "Sound", "charset", "decode", "encode", "essence", "form", "negotiate", "offers", "preferred", "value",
+]  # fmt: skip
 
 
-def decode(body: bytes, content_type: str) -> Any:
+def decode(body: bytes, content_type: str, *, max_pixels: int = MAX_PIXELS) -> Any:
     """What the body says; raises BadRequest, UnsupportedMediaType or PayloadTooLarge."""
     codec = table.find(essence(content_type))
     if codec is None:
         raise UnsupportedMediaType(f"{essence(content_type)[:100]} is not read here; send {', '.join(table.READ)}")
     if not body or body.isspace():
         raise BadRequest('the body is empty; send JSON such as {"inputs": "…"}')
-    return codec.decode(body, charset(content_type))
+    return codec.decode(body, Media(charset(content_type), boundary(content_type), max_pixels))
 
 
 def offers(result: Any) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hfserve.codecs.media import text
+from hfserve.codecs.media import Media, text
 from hfserve.codecs.records import Records, gather
 from hfserve.errors import BadRequest, NotAcceptable
 
@@ -15,9 +15,9 @@ KNOWN = frozenset({"inputs", "question", "context"})
 SCALARS = (str, int, float, type(None), np.generic)
 
 
-def decode(body: bytes, charset: str) -> Records:
+def decode(body: bytes, media: Media) -> Records:
     """A dict of strings for each line after the first, by the names of the columns."""
-    rows = csv.reader(StringIO(text(body, charset), newline=""), strict=True)
+    rows = csv.reader(StringIO(text(body, media.charset), newline=""), strict=True)
     try:
         names = _names(next(filter(None, rows), []))
         return gather(_record(names, row, rows.line_num) for row in rows if row)

@@ -1,28 +1,31 @@
 """JSON: one value, as strict as RFC 8259, read and written by orjson."""
 
+import base64
 import json
 from typing import Any
 
 import numpy as np
 import orjson
 
-from hfserve.codecs.media import text, utf8
+from hfserve.codecs.image import is_image, png
+from hfserve.codecs.media import Media, text, utf8
+from hfserve.codecs.sound import Sound, wav
 from hfserve.errors import BadRequest, ModelError
 
 
-def decode(body: bytes, charset: str) -> Any:
+def decode(body: bytes, media: Media) -> Any:
     """One JSON value; an integer beyond 64 bits is read as a float, one beyond floats is refused."""
     try:
-        return orjson.loads(utf8(body, charset))
+        return orjson.loads(utf8(body, media.charset))
     except orjson.JSONDecodeError as error:
-        text(body, charset)  # a body that is not even text is told so instead
+        text(body, media.charset)  # a body that is not even text is told so instead
         raise BadRequest(
             f"the body is not valid JSON: {error.msg} at line {error.lineno} column {error.colno}"
         ) from None
 
 
 def encode(result: Any) -> bytes:
-    """One JSON value: arrays become lists, NaN and infinity null."""
+    """One JSON value: arrays become lists, NaN and infinity null, pictures PNG in base64 and sounds WAV in base64."""
     try:
         return orjson.dumps(result, _plain, orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
@@ -40,6 +43,10 @@ def _encode_slowly(result: Any) -> bytes:
 def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return list(value)
+    if isinstance(value, Sound):
+        return base64.b64encode(wav(value)).decode()
+    if is_image(value):
+        return base64.b64encode(png(value)).decode()
     if isinstance(value, np.ndarray | np.generic) or hasattr(value, "tolist"):
         plain = value.tolist()
         if type(plain) is not type(value):

@@ -6,25 +6,25 @@ from typing import Any
 import orjson
 
 from hfserve.codecs import json_
-from hfserve.codecs.media import utf8
+from hfserve.codecs.media import Media, utf8
 from hfserve.codecs.records import Records, gather
 from hfserve.errors import BadRequest
 
 
-def decode(body: bytes, charset: str) -> Records:
+def decode(body: bytes, media: Media) -> Records:
     """A record for each line that is not blank."""
-    lines = enumerate(BytesIO(utf8(body, charset)), 1)
+    lines = enumerate(BytesIO(utf8(body, media.charset)), 1)
     return gather(_record(number, line) for number, line in lines if not line.isspace())
 
 
-def json_or_lines(body: bytes, charset: str) -> Any:
+def json_or_lines(body: bytes, media: Media) -> Any:
     """One JSON value, or records: batch transform sends JSON lines with the label of JSON (contract row 33)."""
     try:
-        return json_.decode(body, charset)
+        return json_.decode(body, media)
     except BadRequest:
-        if not _is_lines(utf8(body, charset).strip()):
+        if not _is_lines(utf8(body, media.charset).strip()):
             raise
-        return decode(body, charset)
+        return decode(body, media)
 
 
 def encode(result: Any) -> bytes:

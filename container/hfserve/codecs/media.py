@@ -1,6 +1,10 @@
 """Content-Type headers, and the characters that they promise."""
 
 import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from hfserve.errors import BadRequest, UnsupportedMediaType
 
@@ -14,6 +18,17 @@ CHARSETS = UTF8_NAMES.union(
 )
 _BOM = b"\xef\xbb\xbf"
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
+_BOUNDARY = re.compile(r""";\s*boundary\s*=\s*(?:"([^"]*)"|([^\s;"]+))""", re.IGNORECASE)
+MAX_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What a decoder is told about a body: its charset and boundary, and how many pixels a picture may have."""
+
+    charset: str = "utf-8"
+    boundary: str = ""
+    max_pixels: int = MAX_PIXELS
 
 
 def essence(header: str) -> str:
@@ -25,6 +40,20 @@ def charset(header: str, default: str = "utf-8") -> str:
     """The charset parameter of a Content-Type, in lower case."""
     found = _CHARSET.search(header)
     return found[1].lower() if found else default
+
+
+def boundary(header: str) -> str:
+    """The boundary parameter of a Content-Type, "" when there is none."""
+    found = _BOUNDARY.search(header)
+    return found[1] or found[2] or "" if found else ""
+
+
+def value(text: str) -> Any:
+    """A text as the JSON that it is, or as it is: `2` is a number, `softmax` a string."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def text(body: bytes, charset: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from hfserve.codecs.media import Media
 from hfserve.errors import BadRequest, NotAcceptable
 
 Array = np.ndarray[Any, Any]
@@ -15,7 +16,7 @@ WRITABLE = "biufc"
 HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 
 
-def decode(body: bytes, charset: str) -> Array:
+def decode(body: bytes, media: Media) -> Array:
     """One array of numbers or texts, whose header must agree with the length of the body."""
     try:
         return _read(BytesIO(body), len(body))

@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from hfserve.codecs.media import text
+from hfserve.codecs.media import Media, text
 from hfserve.errors import NotAcceptable
 
+TEXTS = ("generated_text", "summary_text", "translation_text", "text", "answer")
+"""The fields that hold the text of an answer."""
 
-def decode(body: bytes, charset: str) -> dict[str, str]:
+
+def decode(body: bytes, media: Media) -> dict[str, str]:
     """The whole body as the one input."""
-    return {"inputs": text(body, charset)}
+    return {"inputs": text(body, media.charset)}
 
 
 def encode(result: Any) -> bytes:
@@ -20,13 +23,21 @@ def encode(result: Any) -> bytes:
 
 
 def fits(result: Any) -> bool:
-    """Whether the answer is one text, such as `"…"`, `{"summary_text": "…"}` or `[{"generated_text": "…"}]`."""
+    """Whether the answer is one text, such as `"…"`, `{"summary_text": "…"}` or `[{"answer": "…", "score": 0.9}]`."""
     return _only_text(result) is not None
 
 
 def _only_text(result: Any) -> str | None:
     if isinstance(result, list) and len(result) == 1:
         result = result[0]
-    if isinstance(result, dict) and len(result) == 1:
-        (result,) = result.values()
+    if isinstance(result, dict):
+        result = _said(result)
     return result if isinstance(result, str) else None
+
+
+def _said(answer: dict[str, Any]) -> Any:
+    """The text of an object: its only field, the one with a name that tells it, or the last message of a chat."""
+    told = [answer[name] for name in TEXTS if name in answer]
+    text = next(iter(answer.values())) if len(answer) == 1 else told[0] if len(told) == 1 else None
+    last = text[-1] if isinstance(text, list) and text else None
+    return last["content"] if isinstance(last, dict) and last.keys() >= {"role", "content"} else text

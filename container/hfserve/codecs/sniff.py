@@ -4,16 +4,16 @@ from contextlib import suppress
 from typing import Any
 
 from hfserve.codecs import json_, lines, plain
-from hfserve.codecs.media import utf8
+from hfserve.codecs.media import Media, utf8
 from hfserve.errors import BadRequest
 
 
-def decode(body: bytes, charset: str) -> Any:
+def decode(body: bytes, media: Media) -> Any:
     """What opens with a brace is JSON; a JSON list or string is that; all else is text, `42` and `[CLS] word` too."""
-    opening = utf8(body, charset).lstrip()[:1]
+    opening = utf8(body, media.charset).lstrip()[:1]
     if opening == b"{":
-        return lines.json_or_lines(body, charset)
+        return lines.json_or_lines(body, media)
     if opening in (b"[", b'"'):
         with suppress(BadRequest):
-            return json_.decode(body, charset)
-    return plain.decode(body, charset)
+            return json_.decode(body, media)
+    return plain.decode(body, media)

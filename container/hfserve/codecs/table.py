@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hfserve.codecs import csv_, image, json_, lines, npy, plain, sniff
+from hfserve.codecs import csv_, image, json_, lines, multipart, npy, plain, sniff, sound
+from hfserve.codecs.media import Media
 from hfserve.messages import JSON
 
 
@@ -12,7 +13,7 @@ def _always(result: Any) -> bool:
     return True
 
 
-def _raw(body: bytes, charset: str) -> bytes:
+def _raw(body: bytes, media: Media) -> bytes:
     return body
 
 
@@ -21,7 +22,7 @@ class Codec:
     """One form: how a body in it is read, and how an answer that fits is given; the first name is the one offered."""
 
     names: tuple[str, ...]
-    decode: Callable[[bytes, str], Any]
+    decode: Callable[[bytes, Media], Any]
     encode: Callable[[Any], bytes] | None = None
     fits: Callable[[Any], bool] = _always
 
@@ -40,11 +41,28 @@ CODECS = (
     Codec(("text/csv", "application/csv"), csv_.decode, csv_.encode, csv_.fits),
     Codec(("application/x-npy", "application/npy"), npy.decode, npy.encode, npy.fits),
     Codec(("image/*",), image.decode),
-    Codec(("audio/*", "application/octet-stream"), _raw),
+    Codec(("image/png",), image.decode, image.encode_png, image.fits),
+    Codec(("image/jpeg", "image/jpg"), image.decode, image.encode_jpeg, image.fits),
+    Codec(("audio/*",), _raw),
+    Codec(("audio/wav", "audio/wave", "audio/x-wav"), _raw, sound.encode, sound.fits),
+    Codec(("video/*",), _raw),
+    Codec(("application/octet-stream",), _raw),
+    Codec(("multipart/form-data",), multipart.decode),
     Codec(("", "application/x-www-form-urlencoded"), sniff.decode),
 )
+
+
+def _family(media_type: str) -> str:
+    """`image/png` is one of `image/*`."""
+    return f"{media_type.partition('/')[0]}/*"
+
+
 _BY_NAME = {name: codec for codec in CODECS for name in codec.names}
-READ = [name for codec in CODECS for name in codec.names[:1] if name]
+READ = [
+    name
+    for name, *_ in (codec.names for codec in CODECS)
+    if name and (name.endswith("*") or _family(name) not in _BY_NAME)
+]
 GIVEN = [codec.names[0] for codec in CODECS if codec.encode]
 
 
@@ -52,4 +70,4 @@ def find(media_type: str) -> Codec | None:
     """The codec of a media type without parameters."""
     if media_type.endswith("+json"):
         media_type = JSON
-    return _BY_NAME.get(media_type) or _BY_NAME.get(f"{media_type.partition('/')[0]}/*")
+    return _BY_NAME.get(media_type) or _BY_NAME.get(_family(media_type))
