@@ -1,5 +1,6 @@
 # make serve · make test · make check · make docs · make bench
 # PORT=9000 changes the port, MODEL=… what is served, TORCH_INDEX=… where torch comes from (see README).
+# BENCH="--rounds 1" are options of bench/run.py.
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,10 +25,11 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.installed
 	$(BIN)/hfserve settings --markdown > docs/settings.md
+	$(BIN)/hfserve schema --markdown > docs/tasks.md
 
 bench: setup $(VENV)/.dev
 	$(BIN)/pip install -q -e '.[bench]'
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) bench/.cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -37,5 +39,5 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	@$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -r requirements-dev.txt
 	@touch $@

@@ -1,4 +1,4 @@
-"""The command line: serve · check · invoke · settings."""
+"""The command line: serve · check · invoke · bench · schema · settings."""
 
 import argparse
 import json
@@ -69,6 +69,18 @@ def _invoke(**given: Any) -> int:
     return invoke.run(**given)
 
 
+def _bench(**given: Any) -> int:
+    from hfserve.bench import command
+
+    return command.run(**given)
+
+
+def _schema(task: str | None, markdown: bool) -> int:
+    from hfserve import schema
+
+    return schema.print_task(task, markdown=markdown)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hfserve", description="Serve any Hugging Face model behind /ping and /invocations."
@@ -94,6 +106,27 @@ def _parser() -> argparse.ArgumentParser:
     invoking.add_argument("--accept", default="application/json")
     invoking.set_defaults(command=_invoke)
 
+    measuring = commands.add_parser("bench", help="measure requests/s and latency of an endpoint, or of a model")
+    measuring.add_argument(
+        "target", metavar="URL|MODEL", help="http://…, sagemaker:ENDPOINT, or a model that is served for the time"
+    )
+    measuring.add_argument(
+        "-c", "--clients", type=_counts, default=(1, 8, 32), metavar="N,…", help="clients at once (default: 1,8,32)"
+    )
+    measuring.add_argument("--texts", type=Path, metavar="F", help="a text a line, or whole bodies in F.jsonl")
+    measuring.add_argument("--seconds", type=_positive, default=10.0, help="measured for each (default: 10)")
+    measuring.add_argument("--warmup", type=_positive, default=2.0, help="seconds before that (default: 2)")
+    measuring.add_argument("--requests", type=_count, help="measure so many requests instead of seconds")
+    measuring.add_argument("--tokenizer", type=Path, metavar="DIR", help="count tokens by DIR/tokenizer.json")
+    measuring.add_argument("--json", type=Path, dest="json_file", metavar="F", help="write the figures; - prints them")
+    measuring.add_argument("--png", type=Path, metavar="F", help="draw them (needs matplotlib)")
+    measuring.set_defaults(command=_bench)
+
+    describing = commands.add_parser("schema", help="print what a task takes and gives, as OpenAPI")
+    describing.add_argument("--task", help="the task; without it, the names of all")
+    describing.add_argument("--markdown", action="store_true", help="print docs/tasks.md")
+    describing.set_defaults(command=_schema)
+
     showing = commands.add_parser("settings", help="print the effective settings and where each came from")
     showing.add_argument("--markdown", action="store_true", help="print docs/settings.md")
     showing.add_argument("--json", action="store_true", dest="as_json")
@@ -109,6 +142,24 @@ def _setting_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=["mms", "asgi"])
     parser.add_argument("--workers", type=int)
     parser.add_argument("--lanes", type=int)
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _positive(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise ValueError
+    return seconds
 
 
 class _SinkHandler(logging.Handler):

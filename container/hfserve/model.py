@@ -7,15 +7,16 @@ one, so that the guilty one fails alone.
 import contextlib
 import importlib
 import inspect
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from hfserve import codecs, hooks
+from hfserve import codecs, hooks, openapi
 from hfserve.artifacts import Artifact
-from hfserve.codecs import Records
+from hfserve.codecs import Records, parameters
 from hfserve.context import Context
 from hfserve.errors import HookError, InvalidInput, LoadError, ModelError, ServeError
 from hfserve.hooks import Hooks
@@ -23,6 +24,7 @@ from hfserve.logs import request_id
 from hfserve.messages import JSON, Item, Outcome, Reply, Request
 from hfserve.settings import Options, Settings
 from hfserve.streaming import pieces
+from hfserve.tasks import fetch, kinds
 from hfserve.tasks.base import Task, TaskRunner
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class Model(Protocol):
     task: str
     concurrent: bool
     """Whether several lanes may be in `run` at once."""
+    slow_to_read: bool
+    """Whether reading even a small request may take long: it names files by URL, or unpacks to a long sound."""
 
     def prepare(self, request: Request) -> Job:
         """Take a request apart; raises ServeError when it cannot be read."""
@@ -56,6 +60,9 @@ class Model(Protocol):
     def warm_up(self) -> None:
         """Answer an example, so that the first request is as fast as the second; raises LoadError."""
 
+    def openapi(self) -> dict[str, Any]:
+        """What is served; after `warm_up`, with the example as it was answered."""
+
 
 class TaskModel:
     """A task without hooks: many requests share a pass."""
@@ -65,10 +72,12 @@ class TaskModel:
         self.concurrent = runner.concurrent
         self._runner = runner
         self._settings = settings
+        self.slow_to_read = bool(settings.allow_urls) or runner.task.takes in kinds.PLAYED
+        self._answered: Any = openapi.UNANSWERED
 
     def prepare(self, request: Request) -> Job:
         """The items of each record of the body; a body without records is one."""
-        data = _read(request)
+        data = _read(request, self._settings)
         records = data if isinstance(data, Records) else [data]
         items: list[Item] = []
         bounds = []
@@ -110,8 +119,13 @@ class TaskModel:
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     return self._example_failed(outcome)
-            self._runner.result(example, outcomes)
+            self._answered = json.loads(codecs.encode(self._runner.result(example, outcomes), JSON))
         return None
+
+    def openapi(self) -> dict[str, Any]:
+        """The task's types, and its example with the answer."""
+        options = self._settings.options("cpu")
+        return openapi.document(self._runner.task, options, model=_name(self._settings), answer=self._answered)
 
     def _example_failed(self, error: BaseException) -> None:
         """A native task answers its example; some models of other tasks want more than an example can know."""
@@ -146,6 +160,7 @@ class HookModel:
     ) -> None:  # fmt: skip
         self.task = runner.task.name if runner else settings.task or "custom"
         self.concurrent = False
+        self.slow_to_read = False
         self._hooks = functions
         self._model = model
         self._runner = runner
@@ -187,6 +202,13 @@ class HookModel:
             context = Context(None, model_dir=self._model_dir, gpu_id=self._gpu_id)
             _guarded("model_warmup_fn", self._hooks.model_warmup_fn, str(self._model_dir), self._model, context)
 
+    def openapi(self) -> dict[str, Any]:
+        """A task's types where the hooks leave requests and answers to it; else what any model of the user's takes."""
+        own, options, model = self._hooks, self._settings.options("cpu"), _name(self._settings)
+        if self._runner is None or own.input_fn or own.output_fn or own.transform_fn:
+            return openapi.custom(options, model=model)
+        return openapi.document(self._runner.task, options, model=model)
+
     def _caught(self, function: Callable[..., Any], context: Context, *arguments: Any) -> Any:
         token = request_id.set(context.request.request_id)
         try:
@@ -216,7 +238,7 @@ class HookModel:
         request = context.request
         if self._hooks.input_fn:
             return self._hooks.input_fn(_body(request), _type(request), context)
-        data = _read(request)
+        data = _read(request, self._settings)
         if isinstance(data, Records):
             _raise_first(data)
             return list(data)
@@ -315,9 +337,9 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
     task = table.find(settings.task or detect.detect(artifact.model_dir))
     options = settings.options(device)
     if functions.predict_fn or functions.predict_batch_fn or functions.transform_fn:
-        from hfserve.tasks.pipeline import build
+        from hfserve.tasks import callables
 
-        pipe = build(task.name, artifact.model_dir, options)
+        pipe = callables.load(task, artifact.model_dir, options)
         return HookModel(functions, pipe, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     runner = _runner(task, artifact.model_dir, options)
     if functions.any:
@@ -415,6 +437,11 @@ def _raise_first(outcomes: Sequence[Outcome]) -> None:
             raise outcome
 
 
+def _name(settings: Settings) -> str:
+    """A model's name for people: a path of this machine is nobody's business."""
+    return Path(settings.model).name if settings.model and Path(settings.model).exists() else settings.model or ""
+
+
 def _told_of_cuts(items: Sequence[Item]) -> dict[str, str]:
     """The header that names what was truncated, the first few of many."""
     cut = list(dict.fromkeys(item.cut for item in items if item.cut))
@@ -427,13 +454,20 @@ def _encoded(answer: Any, request: Request, default: str) -> Reply:
     return Reply(body=codecs.encode(answer, content_type), content_type=content_type)
 
 
-def _read(request: Request) -> Any:
-    """The body as a value. A table is one list of inputs, as the toolkit has it; a lone column is named inputs."""
-    data = codecs.decode(request.body, request.content_type)
-    if not isinstance(data, Records) or codecs.essence(request.content_type) not in TABLES:
-        return data
-    _raise_first(data)
-    return {"inputs": [record["inputs"] if set(record) == {"inputs"} else record for record in data]}
+def _read(request: Request, settings: Settings) -> Any:
+    """The body as a value, with the parameters beside it. A table is one list of inputs, as the toolkit has it."""
+    fetch.until.set(request.deadline)
+    beside = parameters.beside(request.query, request.headers)
+    data = codecs.decode(request.body, request.content_type, max_pixels=settings.max_pixels)
+    if isinstance(data, Records) and codecs.essence(request.content_type) in TABLES:
+        data = _table(data)
+    return parameters.under(beside, data)
+
+
+def _table(records: Records) -> dict[str, Any]:
+    """One list of inputs; a lone column is named inputs."""
+    _raise_first(records)
+    return {"inputs": [record["inputs"] if set(record) == {"inputs"} else record for record in records]}
 
 
 def _body(request: Request) -> str | bytes:

@@ -64,7 +64,7 @@ class Service:
     async def _run(self, request: Request) -> Reply:
         if self._draining:
             raise NotReady("the server is stopping; send this request to another one")
-        large = len(request.body) > LARGE
+        large = len(request.body) > LARGE or self._model.slow_to_read
         job: Job = await asyncio.to_thread(self._model.prepare, request) if large else self._model.prepare(request)
         futures = self._scheduler.submit(job.items, source=object(), deadline=request.deadline)
         try:

@@ -119,6 +119,11 @@ class Settings(BaseSettings):
         help="Threads of a worker that run batches; unset: one per core on CPU, two on GPU, one for code/inference.py.",
     )  # fmt: skip
     device: str = _field("auto", "HFSERVE_DEVICE", help="`cpu`, `cuda`, `cuda:1` …; `auto`: a GPU where there is one.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _field(
+        "auto", "HFSERVE_DTYPE",
+        help="Precision of the model: `auto` is float32 on CPU, bfloat16 on a GPU since Ampere, float16 on older; "
+        "how far it changes an encoder's answers is logged at load.",
+    )  # fmt: skip
     max_batch: int = _field(
         32, "SAGEMAKER_TS_BATCH_SIZE", "HFSERVE_MAX_BATCH", ge=1, help="Most items run together; 1 turns batching off."
     )
@@ -162,6 +167,9 @@ class Settings(BaseSettings):
         20, "SAGEMAKER_CONTAINER_LOG_LEVEL", "HFSERVE_LOG_LEVEL", help="Least level: a number or name."
     )
     region: str | None = _field(None, "SAGEMAKER_REGION", "AWS_REGION", help="AWS region, for hooks that ask.")
+    playground: Literal["auto", "on", "off"] = _field(
+        "auto", "HFSERVE_PLAYGROUND", help="A page at `/` to try the model; `auto`: on, except on SageMaker."
+    )
     run_dir: Path | None = _field(
         None,
         "HFSERVE_RUN_DIR",
@@ -216,6 +224,11 @@ class Settings(BaseSettings):
         return Options(device=device, **shared)
 
     @property
+    def has_playground(self) -> bool:
+        """Whether there is a page at `/`."""
+        return self.playground == "on" or (self.playground == "auto" and not self.on_sagemaker)
+
+    @property
     def model_dir(self) -> Path:
         """Where SageMaker puts the model."""
         return self.base_dir / "model"
@@ -226,6 +239,7 @@ class Options:
     """What the settings decide for a task: how its model is loaded, and how much a request may ask of it."""
 
     device: str = "cpu"
+    dtype: str = "auto"
     trust_remote_code: bool = False
     allow_pickle: bool = False
     allow_urls: str = ""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hfserve import artifacts, settings
+from hfserve import artifacts, schema, settings
 from hfserve.errors import ServeError
 from hfserve.hooks import HOOKS
+from hfserve.tasks.table import TASKS
 from server import HFSERVE, Server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,6 +57,10 @@ def kept_tests() -> Iterator[str]:
 
 def test_the_page_of_settings_is_the_one_that_the_settings_write():
     assert read("docs/settings.md") == settings.markdown(), "make docs writes it"
+
+
+def test_the_page_of_tasks_is_the_one_that_the_table_writes():
+    assert read("docs/tasks.md") == schema.markdown_of(TASKS.values()), "make docs writes it"
 
 
 def test_every_hook_and_its_arguments_are_explained():

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import tiny
 from hfserve.errors import InvalidInput, LoadError
+from hfserve.runtimes.packing import is_packed
 from hfserve.settings import Options
 from hfserve.tasks.feature_extraction import FeatureExtraction
 from hfserve.tasks.table import TASKS
@@ -90,6 +91,7 @@ def test_a_long_text_is_cut_unless_that_is_refused(both):
     same(_ask(ours, LONG), pipe(LONG, truncation=True))
     shorter = {"tokenize_kwargs": {"truncation": True, "max_length": 7}}
     same(_ask(ours, {"inputs": LONG, "parameters": shorter}), pipe(LONG, **shorter))
+    assert [item.cut for item in ours.items(["a", LONG])] == ["", "inputs[1]"]
     for chosen in ({"truncation": False}, {"tokenize_kwargs": {"truncation": False}}):
         with pytest.raises(InvalidInput, match=r"inputs is longer than the \d+ tokens that the model takes"):
             ours.items({"inputs": LONG, "parameters": chosen})
@@ -115,6 +117,14 @@ def test_requests_of_different_parameters_share_a_pass(both):
     assert [item.cost for item in items] == [len(pipe.tokenizer(data["inputs"])["input_ids"]) for data in asked]
     for got, data in zip(ours.run(items), asked, strict=True):
         same(got, _ask(ours, data))
+
+
+def test_texts_lie_in_one_row_and_company_changes_no_vector(both):
+    ours, _ = both
+    assert is_packed(ours._texts._model.model)
+    items = ours.items([*TEXTS, LONG])
+    for together, item in zip(ours.run(items), items, strict=True):
+        np.testing.assert_allclose(together, ours.run([item])[0], atol=1e-5)
 
 
 def test_an_empty_text_has_the_vectors_of_its_special_tokens_if_any(both):
@@ -144,6 +154,7 @@ def test_what_cannot_be_read_is_refused(both, data, words):
 
 
 def test_of_the_t5_family_the_encoder_speaks(tmp_path):
+    """It is packed too, and its position bias is of each text's own."""
     sizes = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "initializer_factor": 1.0}
     words = transformers.AutoTokenizer.from_pretrained(tiny.build("feature-extraction-roberta", tmp_path / "words"))
     model = transformers.T5EncoderModel(transformers.T5Config(**sizes, vocab_size=len(words), pad_token_id=1)).eval()
@@ -151,7 +162,10 @@ def test_of_the_t5_family_the_encoder_speaks(tmp_path):
         part.save_pretrained(tmp_path / "t5")
     with torch.inference_mode():
         expected = model(**words(TEXTS[0], return_tensors="pt"))[0]
-    same(_ask(FeatureExtraction(TASK, tmp_path / "t5", Options()), TEXTS[0]), expected.tolist())
+    ours = FeatureExtraction(TASK, tmp_path / "t5", Options())
+    assert is_packed(ours._texts._model.model)
+    same(_ask(ours, TEXTS[0]), expected.tolist())
+    same(_ask(ours, [*TEXTS, TEXTS[0]])[-1], expected.tolist())
 
 
 # Folders of sentence-transformers
@@ -167,7 +181,9 @@ def test_a_sentence_folder_gives_a_vector_by_its_own_modules(folder):
         same(_ask(ours, text), vector)
     plain = {"inputs": texts, "parameters": {"normalize": False}}
     same(_ask(ours, plain), [vector.tolist() for vector in expected])
-    assert ours.items(LONG)[0].cost == 24
+    assert ours.items(LONG)[0].cost == 24 and ours.items(LONG)[0].cut == "inputs"
+    with pytest.raises(InvalidInput, match="inputs is longer than the 24 tokens"):
+        ours.items({"inputs": LONG, "parameters": {"truncation": False}})
 
 
 def test_a_request_may_choose_other_vectors_than_the_folder_does(folder):

@@ -11,6 +11,7 @@ import transformers
 
 import tiny
 from hfserve.errors import InvalidInput, LoadError
+from hfserve.runtimes.packing import is_packed
 from hfserve.settings import Options
 from hfserve.tasks.fill_mask import FillMask
 from hfserve.tasks.table import TASKS
@@ -79,8 +80,11 @@ def test_a_long_text_is_cut_unless_that_is_refused(both):
     assert _ask(ours, text) == near(pipe(text, tokenizer_kwargs={"truncation": True}))
     shorter = {"tokenizer_kwargs": {"truncation": True, "max_length": 12}}
     assert _ask(ours, {"inputs": text, "parameters": shorter}) == near(pipe(text, **shorter))
-    with pytest.raises(InvalidInput, match=r"inputs is longer than the \d+ tokens that the model takes"):
-        ours.items({"inputs": text, "parameters": {"tokenizer_kwargs": {"truncation": False}}})
+    assert [item.cut for item in ours.items(["a [MASK]", text])] == ["", "inputs[1]"]
+    for chosen in ({"truncation": False}, {"tokenizer_kwargs": {"truncation": False}}):
+        with pytest.raises(InvalidInput, match=r"inputs is longer than the \d+ tokens that the model takes"):
+            ours.items({"inputs": text, "parameters": chosen})
+        assert ours.items({"inputs": "a [MASK]", "parameters": chosen})[0].cut == ""
 
 
 def test_requests_of_different_parameters_share_a_pass(both):
@@ -90,6 +94,27 @@ def test_requests_of_different_parameters_share_a_pass(both):
     assert len({item.batch_key for item in items}) == 1
     assert [item.cost for item in items] == [len(pipe.tokenizer(text)["input_ids"]) for text, _ in asked]
     assert ours.run(items) == near([pipe(text, **chosen) for text, chosen in asked])
+
+
+def test_texts_lie_in_one_row_and_scores_are_made_at_masks_alone(both):
+    ours, pipe = both
+    assert is_packed(ours._model.model)
+    items = ours.items(_texts(pipe))
+    together = ours._model([item.data for item in items])
+    assert [len(row) for row in together] == [text.count("{}") for text in TEXTS]
+    for row, item in zip(together, items, strict=True):
+        torch.testing.assert_close(row.softmax(-1), ours._model([item.data])[0].softmax(-1), atol=1e-5, rtol=0)
+
+
+def test_a_model_that_cannot_be_packed_fills_masks_too(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr("hfserve.runtimes.packing.WAYS", {"attention": refuse})
+    padded = FillMask(TASKS["fill-mask"], tiny.build("fill-mask", tmp_path), Options())
+    assert not is_packed(padded._model.model)
+    pipe = transformers.pipeline("fill-mask", model=str(tmp_path), device="cpu")
+    assert _ask(padded, _texts(pipe)) == near([pipe(text) for text in _texts(pipe)])
 
 
 def test_more_than_the_vocabulary_is_the_vocabulary(both):

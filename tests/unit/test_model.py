@@ -12,6 +12,7 @@ from hfserve.errors import BadRequest, HookError, InvalidInput, LoadError, Model
 from hfserve.messages import Item, Request
 from hfserve.model import HookModel, TaskModel, run_or_retry
 from hfserve.settings import Settings
+from hfserve.tasks import fetch
 from hfserve.tasks.base import Task
 
 JSON = "application/json"
@@ -175,6 +176,33 @@ def test_a_request_without_inputs_is_answered_with_none():
 def test_a_table_is_one_list_of_inputs():
     model, _ = shouting()
     assert json.loads(answer(model, ask(b"inputs\na\nb\n", "text/csv", accept=JSON)).body) == ["A", "B"]
+
+
+def test_parameters_beside_the_body_reach_the_task_and_the_hooks(hooked):
+    seen = []
+
+    class Listening(Shouting):
+        def items(self, data):
+            seen.append(data)
+            return super().items(data)
+
+    raw = ask(b"hello", "text/plain", x_hf_parameters='{"loud": 1, "long": true}')
+    request = Request(raw.body, raw.headers, "r-1", raw.deadline, "loud=2")
+    merged = {"inputs": "hello", "parameters": {"loud": 2, "long": True}}
+    assert json.loads(answer(TaskModel(Listening(), Settings.read()), request).body) == "HELLO" and seen == [merged]
+    model = hooked("def predict_fn(data, model): return data")
+    assert json.loads(answer(model, request).body) == merged
+
+
+def test_a_bad_header_of_parameters_is_the_clients_mistake():
+    with pytest.raises(BadRequest, match="X-HF-Parameters"):
+        shouting()[0].prepare(ask({"inputs": "a"}, x_hf_parameters="top_k=2"))
+
+
+def test_what_is_fetched_for_a_request_is_there_by_its_deadline():
+    request = ask({"inputs": "a"})
+    shouting()[0].prepare(request)
+    assert fetch.until.get() == request.deadline
 
 
 def test_a_form_that_cannot_be_given_is_refused():

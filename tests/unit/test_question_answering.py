@@ -16,6 +16,7 @@ from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Request
 from hfserve.model import TaskModel
 from hfserve.runtimes import tokenizing
+from hfserve.runtimes.packing import is_packed
 from hfserve.settings import Options, Settings
 from hfserve.tasks import question_answering
 from hfserve.tasks.detect import detect
@@ -100,19 +101,25 @@ def test_an_item_costs_the_tokens_of_its_windows(runner):
 
 
 def test_a_context_of_many_windows_runs_a_few_at_a_time(bert, monkeypatch):
+    data = {"inputs": {"question": "Where?", "context": LONG}, "parameters": {"doc_stride": 60}}
+    whole = _ask(bert, data)
     seen = []
-    forward = question_answering.runtime.forward
+    hook = bert._model.model.register_forward_pre_hook(
+        lambda _, given, named: seen.append(int(named["attention_mask"].sum())), with_kwargs=True
+    )
+    monkeypatch.setattr("hfserve.runtimes.torch.MOST_TOKENS", 400)
+    assert _ask(bert, data) == near(whole)
+    hook.remove()
+    assert len(seen) > 2 and max(seen) <= 400
 
-    def counted(model, encoded, *arguments, **options):
-        seen.append(len(encoded))
-        return forward(model, encoded, *arguments, **options)
 
-    monkeypatch.setattr(question_answering.runtime, "forward", counted)
-    data = {"inputs": {"question": "Where?", "context": LONG * 3}, "parameters": {"doc_stride": 60}}
-    answer = _ask(bert, data)
-    assert max(seen) == question_answering.MOST_WINDOWS and len(seen) > 2
-    monkeypatch.setattr(question_answering, "MOST_WINDOWS", 10_000)
-    assert answer == near(_ask(bert, data))
+def test_windows_lie_in_one_row_and_company_changes_no_score(runner):
+    assert is_packed(runner._model.model)
+    windows = [window.inputs for data in REQUESTS for item in runner.items(data) for window in item.data.windows]
+    for together, window in zip(runner._model(windows), windows, strict=True):
+        (alone,) = runner._model([window])
+        assert alone.shape == (len(window["input_ids"]), 2)
+        torch.testing.assert_close(together.softmax(0), alone.softmax(0), atol=1e-5, rtol=0)
 
 
 def test_a_body_is_read_in_every_form(bert):
@@ -214,6 +221,12 @@ def test_a_short_context_needs_no_room(runner):
     assert len(item.data.windows) == 1
 
 
+def test_a_long_context_is_read_whole(runner):
+    for parameters in ({}, {"truncation": False}):
+        (item,) = runner.items({"inputs": {"question": "Where?", "context": LONG}, "parameters": parameters})
+        assert item.cut == "" and item.data.windows[-1].encoding.offsets[-2][1] >= len(LONG.rstrip())
+
+
 def test_windows_are_never_longer_than_the_model_takes(runner):
     data = {"inputs": {"question": "Where?", "context": LONG}, "parameters": {"max_seq_len": 5000}}
     assert _ask(runner, data) == near(_ask(runner, {"inputs": data["inputs"]}))
@@ -229,7 +242,9 @@ def test_families_trained_with_token_types_get_them(tmp_path):
     folder = tiny.build("text-classification-albert", tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["AlbertForQuestionAnswering"]}))
-    (window,) = QuestionAnswering(TASK, folder, Options()).items(ASKED)[0].data.windows
+    runner = QuestionAnswering(TASK, folder, Options())
+    assert is_packed(runner._model.model)
+    (window,) = runner.items(ASKED)[0].data.windows
     assert window.inputs["token_type_ids"] == [int(sequence == 1) for sequence in window.encoding.sequence_ids[:-1]] + [
         1
     ]
@@ -248,7 +263,7 @@ def test_a_tokenizer_without_a_fast_form_is_refused(folder, monkeypatch):
     def refuse(*arguments, **options):
         raise tokenizing.NoFastTokenizer("SlowTokenizer has no fast form; save the model with a tokenizer.json")
 
-    monkeypatch.setattr(question_answering, "Encoder", refuse)
+    monkeypatch.setattr("hfserve.runtimes.encoder.Encoder", refuse)
     with pytest.raises(LoadError, match="has no fast form") as caught:
         QuestionAnswering(TASK, folder, Options())
     assert not isinstance(caught.value, tokenizing.NoFastTokenizer)

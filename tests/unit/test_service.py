@@ -19,6 +19,7 @@ class Saying:
 
     task = "any"
     concurrent = False
+    slow_to_read = False
 
     def __init__(self, outcome):
         self.outcome = outcome

@@ -5,9 +5,7 @@ import importlib.util
 import io
 import json
 import os
-import stat
 import struct
-import sys
 import wave
 from pathlib import Path
 
@@ -21,7 +19,9 @@ import torch
 import transformers
 
 import tiny
-from hfserve.errors import InvalidInput, LoadError, OutOfMemory, PayloadTooLarge, UnsupportedMediaType
+from hfserve import codecs
+from hfserve.errors import InvalidInput, LoadError, OutOfMemory
+from hfserve.messages import JSON
 from hfserve.settings import Options
 from hfserve.tasks import media
 from hfserve.tasks.answers import jsonable
@@ -114,19 +114,19 @@ def _directly(pipe, task, name):
 
 def test_every_task_has_a_form_and_nearly_every_one_a_tiny_model():
     assert {task.name for task in TASKS.values() if not task.native} <= set(FORMS) <= set(TASKS)
-    assert set(TASKS) == {tiny.task_of(name) for name in tiny.NAMES}
+    assert set(FORMS) <= {tiny.task_of(name) for name in tiny.NAMES}
     assert len(HERE) >= 35
 
 
 @pytest.mark.parametrize("name", HERE)
 def test_the_example_is_answered_as_transformers_does(runner, saved, name):
     task = tiny.task_of(name)
-    if task in {"table-question-answering", "video-classification"}:
-        assert json.dumps(_ask(runner(name), TASKS[task].example))
+    if task in {"mask-generation", "table-question-answering", "video-classification"}:
+        assert codecs.encode(_ask(runner(name), TASKS[task].example), JSON)
         return
     pipe = transformers.pipeline(task, model=str(saved(name)), device="cpu")
     answer = _ask(runner(name), TASKS[task].example)
-    assert json.loads(json.dumps(answer)) == json.loads(json.dumps(jsonable(_directly(pipe, task, name))))
+    assert codecs.encode(answer, JSON) == codecs.encode(jsonable(_directly(pipe, task, name)), JSON)
     assert answer or task == "zero-shot-object-detection"
 
 
@@ -244,9 +244,8 @@ def test_an_image_is_never_fetched_or_opened(runner, monkeypatch, name, place):
 
 @pytest.mark.parametrize("place", ELSEWHERE)
 @pytest.mark.parametrize("name", [*SOUND_TASKS, "zero-shot-audio-classification"])
-def test_a_sound_is_never_fetched_or_opened(runner, monkeypatch, name, place):
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises((InvalidInput, UnsupportedMediaType), match=r"^inputs"):
+def test_a_sound_is_never_fetched_or_opened(runner, name, place):
+    with pytest.raises(InvalidInput, match=r"^inputs"):
         runner(name).items({"inputs": place, "parameters": {"candidate_labels": ["a"]} if "zero" in name else {}})
 
 
@@ -301,7 +300,7 @@ def test_other_doors_to_files_are_shut(runner):
     ],
 )
 def test_parameters_load_no_code_and_open_no_file(runner, name, parameters):
-    with pytest.raises(InvalidInput, match=r"^parameters\..*: not known; there are "):
+    with pytest.raises(InvalidInput, match=r"^parameters\..*: not known"):
         runner(name).items({**TASKS[tiny.task_of(name)].example, "parameters": parameters})
 
 
@@ -324,18 +323,22 @@ def test_parameters_load_no_code_and_open_no_file(runner, name, parameters):
         (
             "text-generation-gpt2",
             {"inputs": "a", "parameters": {"length": 1}},
-            r"length: not known.* generate\(\)",
+            r"length: not known; there are .*max_new_tokens",
         ),
         ("text-generation-llama", {"inputs": [{"role": "user"}]}, r"inputs\[0\] is not a message"),
         ("text-generation-llama", {"inputs": [{"role": "user", "content": 7}]}, r"inputs\[0\]\.content is a number"),
         ("zero-shot-classification", {"inputs": "a"}, r"parameters.candidate_labels is missing"),
         ("zero-shot-image-classification", {"inputs": PICTURE}, r"parameters.candidate_labels is missing"),
         ("zero-shot-audio-classification", {"inputs": SOUND}, r"parameters.candidate_labels is missing"),
-        ("zero-shot-classification", {"inputs": "a", "parameters": {"candidate_labels": [1]}}, r"list of strings"),
+        (
+            "zero-shot-classification",
+            {"inputs": "a", "parameters": {"candidate_labels": [1]}},
+            r"candidate_labels: .*string",
+        ),
         (
             "zero-shot-classification",
             {"inputs": "a", "parameters": {"candidate_labels": ["b"], "hypothesis_template": "{:>999999999}"}},
-            r"parameters.hypothesis_template has to be a string with {}",
+            r"parameters.hypothesis_template: has to be a sentence with {}",
         ),
         ("document-question-answering", {"inputs": {"question": "Who?"}}, r"inputs.image is missing"),
         ("document-question-answering", {"inputs": {"image": PICTURE}}, r"inputs.question is null"),
@@ -378,11 +381,7 @@ def test_a_table_has_text_in_its_cells():
     assert read == {"query": "How many?", "table": {"Sales": ["7", "8"]}}
 
 
-def test_a_film_is_no_list_of_other_files():
-    read = FORMS["video-classification"].read
-    assert read(base64.b64encode(b"RIFF....AVI ").decode(), "inputs", None) == b"RIFF....AVI "
-    with pytest.raises(InvalidInput, match="list of other files"):
-        read(b"#EXTM3U\n/etc/passwd", "inputs", None)
+def test_a_film_is_opened_from_a_file_of_its_own():
     with media.openable(b"film") as path:
         assert Path(path).read_bytes() == b"film"
     assert not Path(path).exists()
@@ -465,7 +464,7 @@ def test_channels_become_one():
 
 @pytest.mark.parametrize("broken", [b"RIFF....WAVE", _wav(2, 4, b"abc"), _wav(1, 16, b"")[:30], _wav(1, 16, b"")])
 def test_a_broken_wav_is_told(runner, broken):
-    with pytest.raises(InvalidInput, match=r"WAV file that cannot be read|not empty"):
+    with pytest.raises(InvalidInput, match=r"cannot be read|not empty"):
         runner("audio-classification").items(broken)
 
 
@@ -484,51 +483,22 @@ def test_a_note_is_the_same_note_at_another_rate(rate, wanted):
     assert np.abs(heard - expected).max() < 1e-3
 
 
-FFMPEG = """
-import struct, sys
-assert sys.argv[sys.argv.index("-protocol_whitelist") + 1] == "pipe" and "pipe:0" in sys.argv
-if sys.stdin.buffer.read() == b"OggS":
-    sys.stdout.buffer.write(struct.pack("<800f", *[0.5] * 800))
-"""
-
-
-def test_other_kinds_of_audio_need_ffmpeg(runner, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UnsupportedMediaType, match="inputs is not WAV"):
-        runner("audio-classification").items(b"OggS")
-    command = tmp_path / "ffmpeg"
-    command.write_text(f"#!{sys.executable}\n{FFMPEG}")
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    (item,) = runner("audio-classification").items(b"OggS")
-    assert item.data[0].tolist() == [0.5] * 800
-    with pytest.raises(InvalidInput, match="not audio that ffmpeg can read"):
-        runner("audio-classification").items(b"else")
-    command.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(9)\n")
-    monkeypatch.setattr(media, "SECONDS_TO_DECODE", 0.2)
-    with pytest.raises(PayloadTooLarge, match="to decode"):
-        runner("audio-classification").items(b"OggS")
-
-
 # Answers
 
 
 def test_answers_are_what_json_knows():
     answer = {"score": np.float32(0.5), "ids": torch.tensor([1, 2]), "grid": np.eye(2), "span": (np.int64(1), None)}
     expected = {"score": 0.5, "ids": [1, 2], "grid": [[1, 0], [0, 1]], "span": [1, None]}
-    assert json.loads(json.dumps(jsonable(answer))) == expected
+    assert json.loads(codecs.encode(jsonable(answer), JSON)) == expected
 
 
-def test_pictures_and_sounds_come_back_in_base64(runner):
+def test_pictures_and_sounds_come_back_as_such(runner):
     (segment, *_) = _ask(runner("image-segmentation"), PICTURE)
-    assert _picture(segment["mask"]).size == (32, 32)
+    assert segment["mask"].size == (32, 32)
     mask = np.array([[True, False, True]])
-    assert np.asarray(_picture(jsonable(torch.tensor(mask)))).tolist() == mask.tolist()
+    assert np.asarray(jsonable(torch.tensor(mask))).tolist() == mask.tolist()
     spoken = _ask(runner("text-to-audio"), "good food")
-    with wave.open(io.BytesIO(base64.b64decode(spoken["audio"]))) as file:
-        assert file.getframerate() == spoken["sampling_rate"] == 16_000 and file.getnframes() > 100
-    stereo = jsonable({"audio": np.array([[0, 1.0], [-1.0, 2.0]], np.float32), "sampling_rate": 8000})["audio"]
-    with wave.open(io.BytesIO(base64.b64decode(stereo))) as file:
-        assert (file.getnchannels(), file.readframes(9)) == (2, struct.pack("<4h", 0, -32767, 32767, 32767))
+    assert spoken["audio"].sampling_rate == spoken["sampling_rate"] == 16_000 and spoken["audio"].samples.size > 100
 
 
 # Loading

@@ -177,6 +177,22 @@ def test_what_is_too_long_is_cut_unless_told_otherwise(runner):
         _ask(model, ["a", FOOD * 20], truncation=False)
 
 
+def test_an_item_tells_what_was_cut(runner):
+    items = runner(BART).items({"inputs": [FOOD, FOOD * 20]})
+    assert [item.cut for item in items] == ["", "inputs[1]"] and items[1].cost == 96
+    (item,) = runner(NLLB, "translation").items({"inputs": FOOD * 20, "parameters": LANGUAGES})
+    assert item.cut == "inputs"
+
+
+def test_the_settings_bound_what_is_generated(saved):
+    model = Text2Text(table.find("text2text-generation"), saved(T5), Options(max_new_tokens=8))
+    (item,) = model.items({"inputs": FOOD})
+    assert item.parameters["generate"]["max_new_tokens"] == 8
+    assert model.items({"inputs": FOOD, "parameters": {"max_length": 8}})
+    with pytest.raises(InvalidInput, match=r"parameters.max_new_tokens: .* 8 at most \(HFSERVE_MAX_NEW_TOKENS\)"):
+        model.items({"inputs": FOOD, "parameters": {"max_new_tokens": 9}})
+
+
 def test_generation_ends_where_the_positions_do(runner):
     (answer,) = _ask(runner(BART), FOOD, max_new_tokens=500, min_length=500, num_beams=1)
     (same,) = _ask(runner(BART), FOOD, max_length=500, min_length=500, num_beams=1)

@@ -82,6 +82,15 @@ def test_a_long_text_is_cut_without_a_stride(both):
     ours, pipe = both
     assert _ask(ours, LONG) == near(pipe(LONG))
     assert ours.items(LONG)[0].cost == pipe.tokenizer.model_max_length
+    assert [item.cut for item in ours.items([TEXTS[0], LONG])] == ["", "inputs[1]"]
+
+
+def test_a_long_text_may_not_be_cut_when_that_is_refused(both):
+    ours, _ = both
+    with pytest.raises(InvalidInput, match=r"inputs\[1\] is longer than the \d+ tokens that the model takes"):
+        ours.items({"inputs": ["a", LONG], "parameters": {"truncation": False}})
+    (item,) = ours.items({"inputs": LONG, "parameters": {"truncation": False, "stride": 5}})
+    assert len(item.data[1]) > 1 and item.cut == ""
 
 
 @pytest.mark.parametrize("chosen", [{}, {"stride": 5, "aggregation_strategy": "simple"}])

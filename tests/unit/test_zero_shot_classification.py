@@ -72,6 +72,18 @@ def test_a_long_text_is_cut_and_the_labels_stay_whole(both):
     assert {len(pair["input_ids"]) for pair in ours.items({"inputs": text, "parameters": chosen})[0].data[1]} == {
         pipe.tokenizer.model_max_length
     }
+    assert [item.cut for item in ours.items({"inputs": ["a", text], "parameters": chosen})] == ["", "inputs[1]"]
+    with pytest.raises(InvalidInput, match=r"inputs\[1\] is longer than the \d+ tokens that the model takes"):
+        ours.items({"inputs": ["a", text], "parameters": {**chosen, "truncation": False}})
+
+
+def test_there_are_no_more_labels_than_the_server_takes(tmp_path):
+    folder = tiny.build(NAMES[0], tmp_path)
+    ours = ZeroShotClassification(TASKS["zero-shot-classification"], folder, Options(max_labels=2))
+    assert len(_ask(ours, {"inputs": "a", "parameters": {"candidate_labels": "a, b"}})["labels"]) == 2
+    for labels in ("a, b, c", ["a", "b", "c"]):
+        with pytest.raises(InvalidInput, match=r"parameters.candidate_labels: this server takes 2 at most"):
+            ours.items({"inputs": "a", "parameters": {"candidate_labels": labels}})
 
 
 def test_requests_of_different_parameters_share_a_pass(both):
@@ -101,11 +113,11 @@ def test_an_empty_text_and_an_empty_list_are_answered(both):
     ("data", "words"),
     [
         ("a", r"parameters.candidate_labels is missing"),
-        ({"inputs": "a", "parameters": {"candidate_labels": []}}, r"parameters.candidate_labels is missing"),
-        ({"inputs": "a", "parameters": {"candidate_labels": " , "}}, r"parameters.candidate_labels is missing"),
+        ({"inputs": "a", "parameters": {"candidate_labels": []}}, r"parameters.candidate_labels: .*at least 1"),
+        ({"inputs": "a", "parameters": {"candidate_labels": " , "}}, r"parameters.candidate_labels: .*at least 1"),
         (
             {"inputs": "a", "parameters": {"candidate_labels": ["a", 1]}},
-            r"candidate_labels has to be a list of strings",
+            r"candidate_labels: .*string",
         ),
         ({"inputs": 7, "parameters": {"candidate_labels": "a"}}, r"inputs is a number; it has to be a string"),
         ({"inputs": ["a", None], "parameters": {"candidate_labels": "a"}}, r"inputs\[1\] is null"),

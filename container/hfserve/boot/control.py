@@ -1,6 +1,8 @@
-"""What the supervisor answers itself, by ASGI: /ping, /metrics, /execution-parameters."""
+"""What the supervisor answers itself, by ASGI: health, figures, and the pages that show what is served."""
 
 from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,16 +11,29 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hfserve.doors.asgi import CONTROL_ROUTES, http_error, request_id, response
-from hfserve.errors import NotReady
+from hfserve.errors import NotFound, NotReady
 from hfserve.health import Health
 from hfserve.messages import Reply
 from hfserve.metrics import CONTENT_TYPE
 
+PAGES = {"/": "playground.html", "/docs": "docs.html"}
+ASSETS = {"css": "text/css", "js": "text/javascript"}
+STRICT = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:",
+    "Cache-Control": "no-cache",
+}
+"""Pages load nothing from elsewhere, and run no script but their own."""
+
 
 def app(
-    health: Callable[[], Health], metrics: Callable[[], bytes], parameters: Callable[[], Mapping[str, object]]
+    health: Callable[[], Health],
+    metrics: Callable[[], bytes],
+    parameters: Callable[[], Mapping[str, object]],
+    *,
+    openapi: Path,
+    playground: bool,
 ) -> Starlette:
-    """The application; its three functions are asked at each request."""
+    """The application; its three functions are asked at each request, and the file `openapi` is read."""
 
     async def ping(http: Request) -> Response:
         now = health()
@@ -39,7 +54,38 @@ def app(
     async def execution_parameters(http: Request) -> Response:
         return JSONResponse(dict(parameters()))
 
-    answers = {"/ping": ping, "/metrics": show_metrics, "/execution-parameters": execution_parameters}
+    async def show_openapi(http: Request) -> Response:
+        if not openapi.exists():
+            rid = request_id(http.headers)
+            return response(
+                Reply.of_error(NotReady("what is served is not known before the model is loaded"), rid), rid
+            )
+        return Response(openapi.read_bytes(), media_type="application/json", headers={"Cache-Control": "no-cache"})
+
+    async def page(http: Request) -> Response:
+        path = http.url.path
+        if path == "/" and not playground:
+            rid = request_id(http.headers)
+            return response(Reply.of_error(NotFound("the playground is off; HFSERVE_PLAYGROUND=on shows it"), rid), rid)
+        return Response(_file(PAGES[path]), media_type="text/html", headers=STRICT)
+
+    async def asset(http: Request) -> Response:
+        name = http.path_params["name"]
+        content, kind = _file(name), ASSETS.get(name.rpartition(".")[2])
+        if content is None or kind is None:
+            raise HTTPException(404)
+        return Response(content, media_type=kind, headers=STRICT)
+
+    answers = {
+        "/ping": ping, "/metrics": show_metrics, "/execution-parameters": execution_parameters,
+        "/openapi.json": show_openapi, "/docs": page, "/": page, "/assets/{name}": asset,
+    }  # fmt: skip
     routes = [Route(path, answers[path], methods=methods) for path, methods in CONTROL_ROUTES.items()]
     routes.append(Route("/invocations", invocations, methods=["POST"]))
     return Starlette(routes=routes, exception_handlers={HTTPException: http_error})
+
+
+def _file(name: str) -> bytes | None:
+    """A file of the pages that the package brings, None when there is no such."""
+    file = resources.files("hfserve") / "pages" / name
+    return file.read_bytes() if file.is_file() else None

@@ -184,7 +184,10 @@ class Supervisor:
             await serving
 
     def _server(self, *headers: tuple[str, str]) -> Server:
-        application = control.app(self.health, self._metrics_text, self._execution_parameters)
+        application = control.app(
+            self.health, self._metrics_text, self._execution_parameters,
+            openapi=self.run_dir / "openapi.json", playground=self.settings.has_playground,
+        )  # fmt: skip
         return embedded(application, timeout_graceful_shutdown=1, headers=list(headers))
 
     def _take_port(self) -> None:
@@ -379,7 +382,8 @@ def serve(settings: Settings, sink: Sink) -> int:
                 f"{run_dir} is too long a name for a run directory; set HFSERVE_RUN_DIR to a shorter one"
             )
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "draining").unlink(missing_ok=True)
+        for left in ("draining", "openapi.json"):
+            (run_dir / left).unlink(missing_ok=True)
         return asyncio.run(_run(settings, run_dir, sink))
     except StartError as error:
         if str(error):

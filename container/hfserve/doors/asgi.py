@@ -63,6 +63,10 @@ CONTROL_ROUTES: Mapping[str, list[str]] = {
     "/ping": ["GET", "POST"],
     "/metrics": ["GET"],
     "/execution-parameters": ["GET"],
+    "/openapi.json": ["GET"],
+    "/docs": ["GET"],
+    "/": ["GET"],
+    "/assets/{name}": ["GET"],
 }
 """What the supervisor answers; Starlette adds HEAD to GET."""
 

@@ -78,6 +78,7 @@ class Worker:
             self._tell("starting", "the model is warming up")
             log.info("warming up")
             await asyncio.to_thread(model.warm_up)
+            self._describe(model)
         except StartError as error:
             self._tell("failed", str(error))
         except Exception as error:
@@ -86,6 +87,12 @@ class Worker:
         else:
             return model
         return None
+
+    def _describe(self, model: Model) -> None:
+        """Leave what is served where the supervisor shows it; all workers write the same."""
+        draft = self.run_dir / f"openapi-{self.slot}.json"
+        draft.write_text(json.dumps(model.openapi()))
+        draft.rename(self.run_dir / "openapi.json")
 
     async def _serve(self, model: Model) -> None:
         metrics = WorkerMetrics(model.task)

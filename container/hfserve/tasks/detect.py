@@ -32,6 +32,7 @@ MAPPINGS = (
     ("SEQUENCE_CLASSIFICATION", "text-classification"),
     ("TOKEN_CLASSIFICATION", "token-classification"),
     ("QUESTION_ANSWERING", "question-answering"),
+    ("MULTIPLE_CHOICE", "multiple-choice"),
     ("VISUAL_QUESTION_ANSWERING", "visual-question-answering"),
     ("AUDIO_CLASSIFICATION", "audio-classification"),
     ("IMAGE_CLASSIFICATION", "image-classification"),
@@ -59,6 +60,7 @@ ODD = {
     "Mistral4ForCausalLM": ("text-generation",),
     "AudioFlamingo3ForConditionalGeneration": ("any-to-any",),
     "MusicFlamingoForConditionalGeneration": ("any-to-any",),
+    "VisionEncoderDecoderModel": ("image-to-text", "document-question-answering"),
     # In no table of a task
     "ClapModel": ("zero-shot-audio-classification",),
     # In a table of a task whose inputs they do not take: pop music to notes, protein, the states of a robot
@@ -79,6 +81,7 @@ ENDINGS = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
     "ForImageClassification": "image-classification",
     "ForObjectDetection": "object-detection",
     "ForCTC": "automatic-speech-recognition",
@@ -94,6 +97,8 @@ ALSO = {
 """Tasks that the models of a task can serve as well, when asked."""
 
 TRANSLATORS = ("fsmt", "m2m_100", "marian", "mbart", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
+CROSS_ENCODER = {"sentence_transformers", "sbert_ce_default_activation_function"}
+"""What sentence-transformers writes into the configuration of a model that compares two texts."""
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 IMAGE_FILES = ("preprocessor_config.json", "image_processor_config.json")
 
@@ -123,7 +128,10 @@ def _sentence_task(model_dir: Path) -> str:
     """sentence-transformers says in a file of its own which kind of model it saved."""
     about = model_dir / "config_sentence_transformers.json"
     kind = _json(about).get("model_type") if about.is_file() else None
-    return "text-classification" if kind == "CrossEncoder" else "feature-extraction"
+    if kind != "CrossEncoder":
+        return "feature-extraction"
+    file = model_dir / "config.json"
+    return "text-ranking" if file.is_file() and _has_one_label(_json(file)) else "text-classification"
 
 
 def _task_of(config: Mapping[str, Any], model_dir: Path) -> str:
@@ -133,23 +141,33 @@ def _task_of(config: Mapping[str, Any], model_dir: Path) -> str:
     for architecture in architectures:
         tasks = _mapped(architecture)[:1] or _readable(_bare(architecture), model_dir) or _named(architecture)
         if len(tasks) == 1:
-            return _refined(tasks[0], config)
+            return _refined(tasks[0], config, model_dir)
     tasks = tuple(task for architecture in architectures for task in possible(architecture))
     could = f"could serve {' or '.join(tasks)}" if tasks else "belongs to no task that is known here"
     raise LoadError(f"{', '.join(architectures)} of {model_dir / 'config.json'} {could}; choose with HF_TASK=…")
 
 
-def _refined(task: str, config: Mapping[str, Any]) -> str:
+def _refined(task: str, config: Mapping[str, Any], model_dir: Path) -> str:
     """What the rest of the configuration says about a class with several uses."""
     if task == "fill-mask" and config.get("causal"):
         return "text-generation"
+    if task == "text-classification" and CROSS_ENCODER & config.keys() and _has_one_label(config):
+        return "text-ranking"
     if task != "text2text-generation":
         return task
+    words = model_dir / "tokenizer_config.json"
+    if words.is_file() and _json(words).get("tokenizer_class") == "TapexTokenizer":
+        return "table-question-answering"
     families = {str(name).partition("_")[0] for name in config.get("task_specific_params") or ()}
     known = families & {"summarization", "translation"}
     if len(known) == 1:
         return known.pop()
     return "translation" if config.get("model_type") in TRANSLATORS else task
+
+
+def _has_one_label(config: Mapping[str, Any]) -> bool:
+    classifies = any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+    return classifies and (len(config.get("id2label") or ()) or config.get("num_labels")) == 1
 
 
 def _mapped(architecture: str) -> tuple[str, ...]:

@@ -3,33 +3,21 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
-from hfserve.runtimes import torch as runtime
+from hfserve.runtimes.encoder import LONG, TEXTS, EncoderModel
 from hfserve.runtimes.tokenizing import Encoder
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import Truncation, parse, places, string, too_long
+from hfserve.tasks.forms import parse, places, string, too_long
 from hfserve.tasks.requests import FORMS, fields, parts
+from hfserve.tasks.schemas.text import FillMaskParameters as Parameters
 
 ANY_MASK = re.compile(r"\[MASK\]|<mask>")
-
-
-class Parameters(BaseModel):
-    """What a request may choose; a target that is no token of the model stands for the first token of its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    top_k: int = Field(5, ge=1)
-    targets: Annotated[
-        list[str] | None, BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
-    ] = None
-    tokenizer_kwargs: Truncation = Truncation()
 
 
 class FillMask:
@@ -41,29 +29,25 @@ class FillMask:
         from transformers import AutoModelForMaskedLM
 
         self.task = task
-        model = runtime.load(AutoModelForMaskedLM, model_dir, options)
-        self._encode = Encoder(model_dir, model.config, options)
+        self._options = options
+        self._model = EncoderModel(AutoModelForMaskedLM, model_dir, options, only=_mask, examples=_examples)
+        self._encode = self._model.encode
         self._tokenizer = self._encode.tokenizer
-        if self._tokenizer.mask_token_id is None:
-            raise LoadError("the tokenizer has no mask token, which fill-mask needs; name it in tokenizer_config.json")
-        self._model = _AtMasks(model, self._tokenizer.mask_token_id)
 
     def items(self, data: Any) -> list[Item]:
         """An item for each text, encoded; every one has a mask."""
         inputs, parameters = fields(*parts(data), FORMS[self.task.name])
-        chosen = parse(Parameters, parameters)
+        chosen = parse(Parameters, parameters, self._options)
         wanted = {"top_k": chosen.top_k, "targets": self._targets(chosen.targets)}
         texts = inputs if isinstance(inputs, list) else [inputs]
         return [
-            self._item(string(text, place), chosen.tokenizer_kwargs, wanted, place)
+            self._item(string(text, place), chosen, wanted, place)
             for text, place in zip(texts, places(inputs, texts), strict=True)
         ]
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """For each mask of each item, its likeliest tokens."""
-        rows = runtime.forward(
-            self._model, [item.data for item in items], self._encode.pad, output=lambda answer: answer
-        )
+        rows = self._model([item.data for item in items])
         return [self._filled(item, logits) for item, logits in zip(items, rows, strict=True)]
 
     def result(self, data: Any, results: Sequence[Any]) -> Any:
@@ -71,18 +55,20 @@ class FillMask:
         inputs, _ = fields(*parts(data), FORMS[self.task.name])
         return list(results) if isinstance(inputs, list) and len(inputs) != 1 else results[0]
 
-    def _item(self, text: str, chosen: Truncation, wanted: dict[str, Any], place: str) -> Item:
+    def _item(self, text: str, chosen: Parameters, wanted: dict[str, Any], place: str) -> Item:
         """A text with the model's own mask: [MASK] and <mask> mean the same to a client."""
         mask = str(self._tokenizer.mask_token)
         encoded, cut = self._encode(
-            text if mask in text else ANY_MASK.sub(lambda _: mask, text), None, longest=chosen.max_length
+            text if mask in text else ANY_MASK.sub(lambda _: mask, text),
+            None,
+            longest=chosen.tokenizer_kwargs.max_length,
         )
-        if cut and not chosen.truncation:
+        if cut and not (chosen.truncation and chosen.tokenizer_kwargs.truncation):
             raise too_long(place, self._encode.limit)
         if self._tokenizer.mask_token_id not in encoded["input_ids"]:
             within = f" among the first {len(encoded['input_ids'])} tokens" if cut else ""
             raise InvalidInput(f"{place} has no mask{within}; write {mask} where a word is missing")
-        return Item(encoded, wanted, "text", len(encoded["input_ids"]))
+        return Item(encoded, wanted, "text", len(encoded["input_ids"]), place if cut else "")
 
     def _targets(self, targets: list[str] | None) -> list[int] | None:
         if targets is None:
@@ -99,7 +85,7 @@ class FillMask:
         """A list of propositions for one mask, a list of such lists for several."""
         ids, targets = item.data["input_ids"], item.parameters["targets"]
         masks = [place for place, token in enumerate(ids) if token == self._tokenizer.mask_token_id]
-        scores = logits[: len(masks)].softmax(-1)
+        scores = logits.softmax(-1)
         scores = scores if targets is None else scores[:, targets]
         best, chosen = scores.topk(min(item.parameters["top_k"], scores.shape[-1]))
         filled = []
@@ -122,16 +108,15 @@ class FillMask:
         }
 
 
-class _AtMasks:
-    """A model that tells of its masks alone: the scores of every token over a whole vocabulary fill the memory."""
+def _mask(encode: Encoder) -> int:
+    """The token that stands for what is missing: the scores of all others over a vocabulary would fill the memory."""
+    token: int | None = encode.tokenizer.mask_token_id
+    if token is None:
+        raise LoadError("the tokenizer has no mask token, which fill-mask needs; name it in tokenizer_config.json")
+    return token
 
-    def __init__(self, model: Any, mask: int) -> None:
-        self.config = model.config
-        self.device = model.device
-        self._model = model
-        self._mask = mask
 
-    def __call__(self, **inputs: torch.Tensor) -> torch.Tensor:
-        logits = self._model(**inputs).logits
-        rows = [row[ids == self._mask] for row, ids in zip(logits, inputs["input_ids"], strict=True)]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+def _examples(model: EncoderModel) -> list[dict[str, list[int]]]:
+    """A mask at either end, so that one is there whichever end is cut."""
+    mask = model.encode.tokenizer.mask_token
+    return [model.encode(f"{mask} {text} {mask}", None, longest=LONG)[0] for text in TEXTS]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hfserve.errors import InvalidInput
 from hfserve.settings import Options
@@ -27,18 +27,22 @@ def parse(model: type[P], parameters: Mapping[str, Any], options: Options | None
     try:
         chosen = model.model_validate(parameters)
     except ValidationError as error:
-        known = ", ".join(model.model_fields)
-        told = {
-            f"parameters.{'.'.join(map(str, detail['loc']))}: not known"
-            + (f"; there are {known}" if len(detail["loc"]) == 1 else "")
-            if detail["type"] == "extra_forbidden"
-            else f"parameters.{detail['loc'][0]}: {detail['msg']}"
-            for detail in error.errors()
-        }
+        told = {_complaint(model, detail) for detail in error.errors()}
         raise InvalidInput("; ".join(sorted(told))) from None
     if options:
         _check_bounds(chosen, options)
     return chosen
+
+
+def _complaint(model: type[BaseModel], detail: Any) -> str:
+    """What is wrong with a field, and what it takes."""
+    name, *inside = map(str, detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = "" if inside else f"; there are {', '.join(model.model_fields) or 'none'}"
+        return f"parameters.{'.'.join([name, *inside])}: not known{known}"
+    if detail["type"] == "missing" and not inside:
+        return f"parameters.{name} is missing: {model.model_fields[name].description}"
+    return f"parameters.{name}: {detail['msg']}"
 
 
 def _check_bounds(chosen: BaseModel, options: Options) -> None:
@@ -52,16 +56,6 @@ def _check_bounds(chosen: BaseModel, options: Options) -> None:
                     raise InvalidInput(
                         f"parameters.{name}: this server takes {most} at most (HFSERVE_{bound.setting.upper()})"
                     )
-
-
-class Truncation(BaseModel):
-    """How a text is cut, as the pipelines' arguments for tokenizers say it; padding is ours to choose."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    truncation: bool = True
-    max_length: int | None = Field(default=None, ge=4)
-    padding: bool | str = False
 
 
 def too_long(place: str, limit: int) -> InvalidInput:

@@ -5,6 +5,7 @@ sound or a film for a URL to fetch or a file to open, and we do neither. Media c
 URL. In answers, pictures (masks, depth) are PNG in base64 and sounds are WAV in base64, as the Hub's API gives them.
 """
 
+import copy
 import importlib.util
 import inspect
 import re
@@ -16,16 +17,22 @@ import torch
 
 from hfserve.errors import InvalidInput, LoadError, ServeError
 from hfserve.messages import Item, Outcome
+from hfserve.runtimes import device
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import refuse_made_up
 from hfserve.settings import Options
+from hfserve.tasks import masks
 from hfserve.tasks.answers import jsonable
 from hfserve.tasks.base import Task
+from hfserve.tasks.forms import parse
+from hfserve.tasks.generation import seeded
 from hfserve.tasks.media import openable
-from hfserve.tasks.requests import FORMS, check_template, fields, labels_in, object_in, parts
+from hfserve.tasks.requests import FORMS, Loaded, fields, object_in, parts
 
 LONGEST_MESSAGE = 300
-NEEDS = {"mask-generation": "torchvision", "table-question-answering": "pandas", "video-classification": "av"}
+MISFIT = re.compile("size of (the )?tensor|out of bounds|must be non-negative|shape|Kernel size|index out of range")
+"""What torch and numpy say of tensors that do not fit together."""
+NEEDS = {"table-question-answering": "pandas", "video-classification": "av"}
 """Packages that a task's pipeline imports, some of them only when a request is there."""
 
 
@@ -34,6 +41,7 @@ def build(task_name: str, model_dir: Path, options: Options) -> Any:
     from transformers import pipeline
 
     pickled = runtime.only_pickles(model_dir, options)
+    dtype = device.dtype(options.dtype, options.device)
     package = NEEDS.get(task_name)
     if package and not importlib.util.find_spec(package):
         raise LoadError(f"{task_name} needs the package {package}, which is not installed")
@@ -42,14 +50,25 @@ def build(task_name: str, model_dir: Path, options: Options) -> Any:
         pipe = make(
             task_name, model=str(model_dir), device=options.device,
             trust_remote_code=options.trust_remote_code,
-            dtype=torch.float32 if options.device == "cpu" else "auto",
+            dtype=dtype,
             model_kwargs={"use_safetensors": not pickled, "weights_only": True},
         )  # fmt: skip
     except Exception as error:
         raise LoadError(f"the {task_name} model did not load: {_reason(error)}") from error
     if pipe.tokenizer is not None:
         refuse_made_up(pipe.tokenizer, model_dir)
+    if task_name == "mask-generation":
+        masks.without_torchvision(pipe)
+    if pipe.model.dtype == torch.bfloat16:
+        pipe.model.register_forward_hook(_widened)
     return pipe
+
+
+def _widened(model: Any, given: Any, answer: Any) -> None:
+    """Make the numbers of an answer float32: the pipelines may read them with numpy, which knows no bfloat16."""
+    for name, value in answer.items():
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+            answer[name] = value.float()
 
 
 class PipelineRunner:
@@ -60,6 +79,7 @@ class PipelineRunner:
     def __init__(self, task: Task, model_dir: Path, options: Options, *, pipe: Any = None) -> None:
         self.task = task
         self.pipe = pipe or build(task.name, model_dir, options)
+        self._loaded = Loaded(self.pipe, options)
         self._form = FORMS[task.name]
         self._names = _names(self.pipe) | self._form.more
         self._generation = _generation(self.pipe)
@@ -70,9 +90,9 @@ class PipelineRunner:
         if inputs is None:
             raise InvalidInput(f"inputs is missing; {self.task.name} takes {self.task.takes}")
         if isinstance(inputs, list) and not self._form.one(inputs):
-            read = [self._form.read(each, f"inputs[{i}]", self.pipe) for i, each in enumerate(inputs)]
+            read = [self._form.read(each, f"inputs[{i}]", self._loaded) for i, each in enumerate(inputs)]
         else:
-            read = self._form.read(inputs, "inputs", self.pipe)
+            read = self._form.read(inputs, "inputs", self._loaded)
         return [Item((read, self._parameters(parameters)), batch_key=object())]
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
@@ -93,14 +113,26 @@ class PipelineRunner:
             return error
         except (ValueError, TypeError, PipelineException) as error:
             return _refusal(_first_line(error), error)
+        except (StopIteration, ArithmeticError) as error:
+            if not parameters:
+                raise
+            return _refusal(f"the parameters do not go together: they end in a {type(error).__name__}", error)
         except (IndexError, RuntimeError) as error:
+            if self._form.misfit and MISFIT.search(str(error)):
+                return _refusal(self._form.misfit, error)
             if not _too_long(inputs, self.pipe):
                 raise
             return _refusal(f"the input is longer than the {_limit(self.pipe)} tokens that the model takes", error)
 
     def _answer(self, inputs: Any, parameters: Mapping[str, Any]) -> Any:
+        chosen = {name: value for name, value in parameters.items() if name not in OURS}
+        with seeded(self.pipe.device, parameters.get("seed")):
+            return self._answers(inputs, chosen)
+
+    def _answers(self, inputs: Any, parameters: Mapping[str, Any]) -> Any:
         if isinstance(inputs, list) and (not inputs or not self._form.whole):
-            return [self._answer(each, parameters) for each in inputs]
+            return [self._answers(each, parameters) for each in inputs]
+        parameters = copy.deepcopy(parameters)  # pipelines write into the objects among them
         if self._form.spread:
             return self.pipe(**{**inputs, **parameters})
         with openable(inputs) as opened:
@@ -108,20 +140,11 @@ class PipelineRunner:
 
     def _parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The pipeline's keyword arguments; raises InvalidInput for one that it does not take, or misses."""
-        parameters = {**given, **object_in(given, "generate_kwargs")}
-        parameters.pop("generate_kwargs", None)
-        if unknown := parameters.keys() - self._names - self._generation:
-            more = ", and what generate() takes" if self._generation else ""
-            raise InvalidInput(
-                f"parameters.{min(unknown)}: not known; there are {', '.join(sorted(self._names))}{more}"
-            )
-        for name in NESTED & parameters.keys():
-            if unknown := object_in(parameters, name).keys() - OF_TOKENIZERS:
-                known = ", ".join(sorted(OF_TOKENIZERS))
-                raise InvalidInput(f"parameters.{name}.{min(unknown)}: not known; there are {known}")
-        if "candidate_labels" in self._form.more:
-            parameters["candidate_labels"] = labels_in(parameters.get("candidate_labels"))
-            check_template(parameters.get("hypothesis_template", "{}"))
+        flat = {**given, **object_in(given, "generate_kwargs")}
+        flat.pop("generate_kwargs", None)
+        parameters = parse(self.task.schema.parameters, flat, self._loaded.options).model_dump(exclude_unset=True)
+        if refused := parameters.keys() - self._names - self._generation - OURS:
+            raise InvalidInput(f"parameters.{min(refused)}: this model has no use for it; leave it out")
         if self._form.cut and "truncation" not in parameters:
             parameters[self._form.cut] = {"truncation": True, **parameters.get(self._form.cut, {})}
         return self._placed(parameters)
@@ -132,7 +155,7 @@ class PipelineRunner:
         if "forward_params" in takes:
             parameters["forward_params"] = {n: _tensor(parameters.pop(n)) for n in self._form.more & parameters.keys()}
         if "generate_kwargs" in takes and takes["generate_kwargs"].kind is not inspect.Parameter.VAR_KEYWORD:
-            others = sorted(parameters.keys() - self._names - {"forward_params"})
+            others = sorted(parameters.keys() - self._names - OURS - {"forward_params"})
             parameters["generate_kwargs"] = {name: parameters.pop(name) for name in others}
         return parameters
 
@@ -146,8 +169,8 @@ CLOSED = frozenset({
     "output_attentions", "output_hidden_states", "output_logits", "output_scores", "stop_strings",
 })  # fmt: skip
 """What the pipelines take and a client may not say: files, addresses and commands, or forms that break the answer."""
-NESTED = frozenset({"tokenize_kwargs", "tokenizer_kwargs", "tokenizer_encode_kwargs"})
-OF_TOKENIZERS = frozenset({"add_special_tokens", "max_length", "padding", "truncation"})
+OURS = frozenset({"seed"})
+"""Parameters that are not for the pipeline."""
 
 
 def _names(pipe: Any) -> frozenset[str]:

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from hfserve.errors import InvalidInput, LoadError
+from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
-from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import SAMPLES, Encoder, NoFastTokenizer, first_position
-from hfserve.runtimes.tuning import tune
+from hfserve.runtimes.encoder import LONG, TEXTS, EncoderModel
+from hfserve.runtimes.tokenizing import or_fail
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import kind, parse, split, string
+from hfserve.tasks.forms import parse, split, string
+from hfserve.tasks.objects import named
+from hfserve.tasks.schemas.text import QuestionAnsweringParameters as Parameters
 
 WINDOW = 384
 """Tokens of a window at most, unless the request says otherwise."""
@@ -28,33 +28,15 @@ WINDOW = 384
 OVERLAP = 128
 """Tokens that a window repeats of the one before, likewise; half a window when that is less."""
 
-MOST_WINDOWS = 32
-"""Windows run together: a single long context can have thousands."""
-
 TYPED = frozenset(["albert", "funnel", "nystromformer", "rembert", "roformer", "splinter", "xlnet", "yoso"])
 """Families whose tokenizers stopped giving token types in transformers 5; their models were trained with them."""
+
+TAKES = 'question-answering takes {"question", "context"}'
 
 IMPOSSIBLE = -10_000.0
 """The logit of a token that no answer may hold."""
 
 Array = np.ndarray[Any, Any]
-
-
-class Parameters(BaseModel):
-    """What a request may choose; null means the default. The last three change no answer, as in the pipeline."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    top_k: int | None = Field(None, ge=1)
-    topk: int | None = Field(None, ge=1)
-    max_answer_len: int | None = Field(None, ge=1)
-    handle_impossible_answer: bool | None = None
-    align_to_words: bool | None = None
-    max_seq_len: int | None = Field(None, ge=1)
-    doc_stride: int | None = Field(None, ge=0)
-    max_question_len: int | None = Field(None, ge=1)
-    padding: bool | str | None = None
-    truncation: bool | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +65,13 @@ class QuestionAnswering:
         from transformers import AutoModelForQuestionAnswering
 
         self.task = task
-        self._model = runtime.load(AutoModelForQuestionAnswering, model_dir, options)
-        try:
-            self._encode = Encoder(model_dir, self._model.config, options)
-        except NoFastTokenizer as error:  # there is no pipeline to fall back to
-            raise LoadError(str(error)) from error
+        self._options = options
+        with or_fail():
+            self._model = EncoderModel(
+                AutoModelForQuestionAnswering, model_dir, options, output=_logits, per_token=True, examples=_examples
+            )
+        self._encode = self._model.encode
         tokenizer = self._encode.tokenizer
-        self._typed = self._model.config.model_type in TYPED and "model_input_names" not in tokenizer.init_kwargs
-        tune(
-            self._model, [self._inputs(self._encode.encode(SAMPLES[2], text)) for text in SAMPLES], self._encode.pad,
-            first_position=first_position(self._model.config), output=_logits, per_token=True,
-        )  # fmt: skip
         self._question_first = tokenizer.padding_side == "right"
         self._cls = tokenizer.cls_token_id
         self._added = [tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]
@@ -101,18 +79,13 @@ class QuestionAnswering:
     def items(self, data: Any) -> list[Item]:
         """An item for each question, with all windows on its context."""
         inputs, parameters = split(data)
-        chosen = parse(Parameters, parameters)
+        chosen = parse(Parameters, parameters, self._options)
         return [self._item(question, context, chosen) for question, context in _asked(inputs)]
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """The answer to each item, a list of them when there are several or none."""
-        windows = [window.inputs for item in items for window in item.data.windows]
-        parts = [windows[i : i + MOST_WINDOWS] for i in range(0, len(windows), MOST_WINDOWS)]
-        logits = (
-            row.numpy()
-            for part in parts
-            for row in runtime.forward(self._model, part, self._encode.pad, output=_logits, per_token=True)
-        )
+        rows = self._model([window.inputs for item in items for window in item.data.windows])
+        logits = (row.numpy() for row in rows)
         return [self._answer(item, list(islice(logits, len(item.data.windows)))) for item in items]
 
     def result(self, data: Any, results: Sequence[Any]) -> Any:
@@ -154,11 +127,7 @@ class QuestionAnswering:
         allowed = np.array([not self._question_first or sequence == 1 for sequence in encoding.sequence_ids])
         if self._cls is not None:
             allowed |= np.array(encoding.ids) == self._cls
-        return Window(encoding, self._inputs(encoding), allowed)
-
-    def _inputs(self, encoding: Any) -> dict[str, list[int]]:
-        inputs = self._encode.inputs(encoding)
-        return {**inputs, "token_type_ids": encoding.type_ids} if self._typed else inputs
+        return Window(encoding, _inputs(self._model, encoding), allowed)
 
     def _answer(self, item: Item, logits: Sequence[Array]) -> Any:
         chosen = item.parameters
@@ -210,13 +179,8 @@ def _asked(inputs: Any) -> list[tuple[str, str]]:
 
 
 def _fields(value: Any, place: str) -> tuple[Any, Any]:
-    if not isinstance(value, dict):
-        raise InvalidInput(f'{place} is {kind(value)}; question-answering takes {{"question", "context"}}')
-    if unknown := sorted(map(str, set(value) - {"question", "context"})):
-        raise InvalidInput(f"{place}.{unknown[0]}: not known; there are question, context")
-    if missing := [name for name in ("question", "context") if name not in value]:
-        raise InvalidInput(f"{place}.{missing[0]} is missing")
-    return value["question"], value["context"]
+    question, context = named(value, place, ("question", "context"), TAKES)
+    return question, context
 
 
 def _text(value: Any, place: str) -> str:
@@ -224,6 +188,16 @@ def _text(value: Any, place: str) -> str:
     if not text:
         raise InvalidInput(f"{place} is empty")
     return text
+
+
+def _inputs(model: EncoderModel, encoding: Any) -> dict[str, list[int]]:
+    inputs = model.encode.inputs(encoding)
+    typed = model.config.model_type in TYPED and "model_input_names" not in model.encode.tokenizer.init_kwargs
+    return {**inputs, "token_type_ids": encoding.type_ids} if typed else inputs
+
+
+def _examples(model: EncoderModel) -> list[dict[str, list[int]]]:
+    return [_inputs(model, model.encode.encode("Where?", text, longest=LONG)) for text in TEXTS]
 
 
 def _logits(answer: Any) -> Any:

@@ -3,24 +3,21 @@
 transformers 5 has no pipelines for them; the answers here are those of 4.57's, from its defaults to its shapes.
 """
 
-import contextlib
 import re
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import load_tokenizer
+from hfserve.runtimes.tokenizing import UNLIMITED
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import parse, places, split, string
+from hfserve.tasks.forms import parse, places, split, string, too_long
+from hfserve.tasks.generation import ALONE, OURS, Words, batch_key, cuts, generate, in_groups, padded
+from hfserve.tasks.schemas import generation as schemas
 
 KEYS = {"summarization": "summary_text", "translation": "translation_text", "text2text-generation": "generated_text"}
 USUAL = {"max_new_tokens": 256, "num_beams": 4}
@@ -28,53 +25,12 @@ USUAL = {"max_new_tokens": 256, "num_beams": 4}
 UNSET_LENGTH = 20
 """The max_length that a configuration has when nobody chose one."""
 MOST_TOKENS = 16_384
-MOST_BEAMS = 64
-MOST_PADDING = 2.0
-"""As runtimes.torch has it, but higher: a step of the decoder costs more than padding in the encoder."""
-ALONE = frozenset({"bigbird_pegasus", "led", "longt5", "nllb-moe", "reformer", "switch_transformers"})
-"""Families in which what stands beside an input, or pads it, changes its answer: windows, blocks, experts.
-
-The experts' code is also switched while `generate()` runs, which two threads cannot both do.
-"""
+"""Tokens of a text that are read where neither the model nor its tokenizer sets an end."""
 NAMED = 12
 """Languages that an error names."""
 
 
-class Parameters(BaseModel):
-    """What a request may choose; what it leaves out is for the model's files to say.
-
-    As in the pipeline, `max_length` counts only where neither the request nor the defaults set `max_new_tokens`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_new_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
-    max_length: int | None = Field(None, ge=2, le=MOST_TOKENS)
-    min_length: int | None = Field(None, ge=0, le=MOST_TOKENS)
-    min_new_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
-    num_beams: int | None = Field(None, ge=1, le=MOST_BEAMS)
-    num_return_sequences: int | None = Field(None, ge=1, le=MOST_BEAMS)
-    do_sample: bool | None = None
-    temperature: float | None = Field(None, gt=0)
-    top_k: int | None = Field(None, ge=0)
-    top_p: float | None = Field(None, gt=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0)
-    no_repeat_ngram_size: int | None = Field(None, ge=0)
-    length_penalty: float | None = None
-    early_stopping: bool | Literal["never"] | None = None
-    seed: int | None = Field(None, ge=0, lt=1 << 63)
-    truncation: bool | Literal["longest_first", "only_first", "do_not_truncate"] = True
-    clean_up_tokenization_spaces: bool = False
-
-
-class Translation(Parameters):
-    """Translation takes languages too; a model of one pair has no use for them."""
-
-    src_lang: str | None = None
-    tgt_lang: str | None = None
-
-
-OURS = frozenset({"seed", "truncation", "clean_up_tokenization_spaces", "src_lang", "tgt_lang"})
+NOT_GENERATE = OURS | {"truncation", "src_lang", "tgt_lang"}
 """Parameters that are not for `generate()`."""
 
 
@@ -88,24 +44,24 @@ class Text2Text:
         self._alone = self._model.config.model_type in ALONE
         self.concurrent = not self._alone
         self._words = _Words(model_dir, _positions(self._model.config, "encoder"), options)
-        self._longest = _positions(self._model.config, "decoder") or MOST_TOKENS
+        self._options = options
+        self._longest = min(_positions(self._model.config, "decoder") or UNLIMITED, options.max_new_tokens)
         name = _specific_name(task.name, self._model.config)
         specific = dict((getattr(self._model.config, "task_specific_params", None) or {}).get(name, {}))
         self._prefix = specific.pop("prefix", getattr(self._model.config, "prefix", None)) or ""
         self._defaults = _defaults(self._model.generation_config, specific, self._words.pad)
         family = "translation" if task.name.startswith("translation") else task.name
         self._key = KEYS[family]
-        self._parameters: type[Parameters] = Translation if family == "translation" else Parameters
+        self._parameters = schemas.Translation if family == "translation" else schemas.Text2Text
         self._many_languages = family == "translation" and self._words.many_languages
         self._languages = self._usual_languages(task.name, name)
-        self._sampling = threading.Lock()
         self.task = self._with_example(task)
 
     def items(self, data: Any) -> list[Item]:
         """An item for each text, encoded."""
         inputs, parameters = split(data)
-        chosen = parse(self._parameters, parameters)
-        generation = {**self._defaults, **chosen.model_dump(exclude=set(OURS), exclude_none=True)}
+        chosen = parse(self._parameters, parameters, self._options)
+        generation = {**self._defaults, **chosen.model_dump(exclude=set(NOT_GENERATE), exclude_none=True)}
         texts = inputs if isinstance(inputs, list) else [inputs]
         return [
             self._item(string(text, place), place, chosen, generation)
@@ -114,12 +70,7 @@ class Text2Text:
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """For each item its generated texts, as the pipeline words them."""
-        outcomes: list[Outcome] = [None] * len(items)
-        alone = [[i] for i in range(len(items))]
-        for group in alone if self._alone else runtime.groups([item.cost for item in items], MOST_PADDING):
-            for i, outcome in zip(group, self._outcomes([items[i] for i in group]), strict=True):
-                outcomes[i] = outcome
-        return outcomes
+        return in_groups(items, self._generated, alone=self._alone)
 
     def result(self, data: Any, results: Sequence[Any]) -> Any:
         """As the pipeline shapes it: of a list, each text's answer stands bare when it is the only one."""
@@ -129,37 +80,25 @@ class Text2Text:
         return [each[0] for each in results] if all(len(each) == 1 for each in results) else list(results)
 
     def _item(self, text: str, place: str, chosen: Any, generation: dict[str, Any]) -> Item:
-        cut = chosen.truncation not in {False, "do_not_truncate"}
+        fits = cuts(chosen.truncation)
         if self._many_languages:
             source, target = self._asked_languages(chosen)
-            encoded = self._words.encode_for(text, source, target, cut=cut)
+            encoded, cut = self._words.encode_for(text, source, target, cut=fits)
             generation = {**generation, "forced_bos_token_id": encoded.pop("forced_bos_token_id")}
         else:
-            encoded = self._words.encode(self._prefix + text, cut=cut)
+            encoded, cut = self._words.encode(self._prefix + text, cut=fits)
         length = len(encoded["input_ids"])
         if not length:
             raise InvalidInput(f"{place} is empty, and this model's tokenizer adds nothing to it")
         if self._words.positions and length > self._words.positions:
-            raise InvalidInput(
-                f"{place} is longer than the {self._words.positions} tokens that the model takes; "
-                'shorten it, or leave out "truncation": false'
-            )
+            raise too_long(place, self._words.positions)
         generation = self._bounded(generation)
         parameters = {
             "generate": generation,
             "seed": chosen.seed,
             "clean_up_tokenization_spaces": chosen.clean_up_tokenization_spaces,
         }
-        return Item(encoded, parameters, self._batch_key(generation), length)
-
-    def _batch_key(self, generation: dict[str, Any]) -> Any:
-        """Those who sample take turns with the random numbers; others share a pass when they ask for the same."""
-        if self._samples(generation):
-            return object()
-        return tuple((name, repr(value)) for name, value in sorted(generation.items()))
-
-    def _samples(self, generation: dict[str, Any]) -> bool:
-        return bool(generation.get("do_sample", self._model.generation_config.do_sample))
+        return Item(encoded, parameters, batch_key(self._model, generation), length, place if cut else "")
 
     def _bounded(self, generation: dict[str, Any]) -> dict[str, Any]:
         """With one of the two limits of length, within the decoder's positions, and no least length beyond it."""
@@ -177,40 +116,15 @@ class Text2Text:
                 bounded[name] = most
         return bounded
 
-    def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
-        try:
-            return self._generated(items)
-        except ValueError as error:
-            reason = runtime.first_line(error).partition(": ")[2]
-            return [InvalidInput(f"the parameters do not go together: {reason}") for _ in items]
-
     def _generated(self, items: Sequence[Item]) -> list[Outcome]:
-        longest = max(item.cost for item in items)
         pads = {"input_ids": self._words.pad or 0, "attention_mask": 0}
-        device = self._model.device
-        inputs = {
-            name: torch.tensor([item.data[name] + [pad] * (longest - item.cost) for item in items], device=device)
-            for name, pad in pads.items()
-        }
-        generation = items[0].parameters["generate"]
-        with torch.inference_mode(), runtime.memory_guard(), self._randomness(generation, items[0].parameters["seed"]):
-            tokens = self._model.generate(**inputs, **generation).cpu()
+        inputs = {name: padded([item.data[name] for item in items], pad) for name, pad in pads.items()}
+        asked = items[0].parameters
+        tokens = generate(self._model, inputs, asked["generate"], asked["seed"])
         return [
             [{self._key: text} for text in self._words.decode(rows, item.parameters["clean_up_tokenization_spaces"])]
-            for item, rows in zip(items, tokens.unflatten(0, (len(items), -1)), strict=True)
+            for item, rows in zip(items, tokens, strict=True)
         ]
-
-    @contextlib.contextmanager
-    def _randomness(self, generation: dict[str, Any], seed: int | None) -> Iterator[None]:
-        """Whoever samples has torch's random numbers to itself, and whoever brings a seed leaves them as they were."""
-        if not self._samples(generation):
-            yield
-            return
-        devices = [self._model.device] if self._model.device.type == "cuda" else []
-        with self._sampling, torch.random.fork_rng(devices, enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            yield
 
     def _usual_languages(self, asked: str, specific: str) -> tuple[str | None, str | None]:
         """The languages in the task's name, as asked for or as the model's files have it."""
@@ -242,18 +156,15 @@ class Text2Text:
         return replace(task, example={**task.example, "parameters": parameters})
 
 
-class _Words:
-    """The model's tokenizer, fast or slow, for one thread at a time: it changes with every language and length."""
+class _Words(Words):
+    """The words of many languages, if the model has such."""
 
     def __init__(self, model_dir: Path, positions: int | None, options: Options) -> None:
-        tokenizer = load_tokenizer(model_dir, options)
-        self._tokenizer = tokenizer
-        self._turn = threading.Lock()
-        self._limit = min(tokenizer.model_max_length, positions or MOST_TOKENS)
+        super().__init__(model_dir, options)
+        self._limit = min(self.tokenizer.model_max_length, positions or MOST_TOKENS)
         self.positions = positions
-        self.pad = tokenizer.pad_token_id
-        self.many_languages = hasattr(tokenizer, "_build_translation_inputs")
-        self.languages = _languages(tokenizer) if self.many_languages else []
+        self.many_languages = hasattr(self.tokenizer, "_build_translation_inputs")
+        self.languages = _languages(self.tokenizer) if self.many_languages else []
 
     @property
     def told(self) -> str:
@@ -265,31 +176,33 @@ class _Words:
         """Whether the model has a token for the language."""
         return not self.languages or language.strip("_") in self.languages
 
-    def encode(self, text: str, *, cut: bool) -> dict[str, Any]:
-        """The model's inputs for a text."""
-        with self._turn:
-            return _inputs(self._tokenizer(text, **self._cutting(cut)))
+    def encode(self, text: str, *, cut: bool) -> tuple[dict[str, Any], bool]:
+        """The model's inputs for a text, and whether it was cut."""
+        return self._fitted(lambda cutting: self.tokenizer(text, **cutting), cut)
 
-    def encode_for(self, text: str, source: str, target: str, *, cut: bool) -> dict[str, Any]:
-        """The model's inputs for a text in one language, with the token that begins another."""
-        with self._turn:
-            build = self._tokenizer._build_translation_inputs
-            encoded = build(text, return_tensors=None, src_lang=source, tgt_lang=target, **self._cutting(cut))
-        return {**_inputs(encoded), "forced_bos_token_id": encoded["forced_bos_token_id"]}
+    def encode_for(self, text: str, source: str, target: str, *, cut: bool) -> tuple[dict[str, Any], bool]:
+        """The model's inputs for a text in one language, with the token that begins another; and whether it was cut."""
 
-    def decode(self, rows: Any, clean_up: bool) -> list[str]:
-        """The texts of rows of tokens."""
-        with self._turn:
-            decode: Any = self._tokenizer.decode
-            return [decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=clean_up) for row in rows]
+        def build(cutting: dict[str, Any]) -> Any:
+            asked = {"return_tensors": None, "src_lang": source, "tgt_lang": target, **cutting}
+            return self.tokenizer._build_translation_inputs(text, **asked)
 
-    def _cutting(self, cut: bool) -> dict[str, Any]:
-        return {"truncation": True, "max_length": self._limit} if cut else {"truncation": False}
+        return self._fitted(build, cut)
+
+    def _fitted(self, encode: Callable[[dict[str, Any]], Any], cut: bool) -> tuple[dict[str, Any], bool]:
+        """What `encode` gives, and again with the tokenizer cutting where that is too long."""
+        with self.turn:
+            encoded = encode({"truncation": False})
+            over = cut and len(encoded["input_ids"]) > self._limit
+            if over:
+                encoded = encode({"truncation": True, "max_length": self._limit})
+        return _inputs(encoded), over
 
 
 def _inputs(encoded: Any) -> dict[str, Any]:
     ids = list(encoded["input_ids"])
-    return {"input_ids": ids, "attention_mask": list(encoded.get("attention_mask") or [1] * len(ids))}
+    inputs = {"input_ids": ids, "attention_mask": list(encoded.get("attention_mask") or [1] * len(ids))}
+    return inputs | {name: encoded[name] for name in ("forced_bos_token_id",) if name in encoded}
 
 
 def _languages(tokenizer: Any) -> list[str]:

@@ -2,31 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes.encoder import EncoderModel
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import kind, parse, places, split
-
-UNSET = -1
-
-
-class Parameters(BaseModel):
-    """What a request may choose; `top_k` null means every label."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    top_k: int | None = Field(UNSET, ge=UNSET)
-    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
-    truncation: bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"] = True
-    max_length: int | None = Field(None, ge=4)
-    padding: bool | str = False
+from hfserve.tasks.forms import kind, parse, places, split, too_long
+from hfserve.tasks.schemas.text import UNSET
+from hfserve.tasks.schemas.text import TextClassificationParameters as Parameters
 
 
 class TextClassification:
@@ -38,6 +25,7 @@ class TextClassification:
         from transformers import AutoModelForSequenceClassification
 
         self.task = task
+        self._options = options
         self._model = EncoderModel(AutoModelForSequenceClassification, model_dir, options)
         self._encode = self._model.encode
         self._labels = self._model.config.id2label
@@ -46,7 +34,7 @@ class TextClassification:
     def items(self, data: Any) -> list[Item]:
         """An item for each text, encoded."""
         inputs, parameters = split(data)
-        chosen = parse(Parameters, parameters)
+        chosen = parse(Parameters, parameters, self._options)
         texts = inputs if _many(inputs) else [inputs]
         return [self._item(text, chosen, place) for text, place in zip(texts, places(inputs, texts), strict=True)]
 
@@ -69,13 +57,9 @@ class TextClassification:
         first, second = _pair(text, place)
         encoded, cut = self._encode(first, second, longest=chosen.max_length)
         if cut and chosen.truncation in {False, "do_not_truncate"}:
-            raise InvalidInput(
-                f"{place} is longer than the {self._encode.limit} tokens that the model takes; "
-                'shorten it, or leave out "truncation": false'
-            )
-        return Item(
-            encoded, chosen.model_dump(include={"top_k", "function_to_apply"}), "text", len(encoded["input_ids"])
-        )
+            raise too_long(place, self._encode.limit)
+        wanted = chosen.model_dump(include={"top_k", "function_to_apply"})
+        return Item(encoded, wanted, "text", len(encoded["input_ids"]), place if cut else "")
 
     def _scored(self, logits: "np.ndarray[Any, Any]", function: str | None, top_k: int | None) -> Any:
         scores = _FUNCTIONS[function or self._function](logits)

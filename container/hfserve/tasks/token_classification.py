@@ -4,39 +4,20 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes.encoder import EncoderModel
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import kind, parse, places, string
+from hfserve.tasks.forms import kind, parse, places, string, too_long
 from hfserve.tasks.requests import FORMS, fields, parts
+from hfserve.tasks.schemas.text import TokenClassificationParameters as Parameters
 
 Array = np.ndarray[Any, Any]
-Strategy = Annotated[
-    Literal["none", "simple", "first", "average", "max"],
-    BeforeValidator(lambda given: given.lower() if isinstance(given, str) else given),
-]
-
-
-class Parameters(BaseModel):
-    """What a request may choose.
-
-    A text too long for the model is cut, unless `stride` is given: then it is read in pieces that share so many tokens.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    aggregation_strategy: Strategy = "none"
-    ignore_labels: frozenset[str] = frozenset({"O"})
-    stride: int | None = Field(None, ge=0)
-    is_split_into_words: bool = False
-    delimiter: str = " "
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +51,7 @@ class TokenClassification:
         from transformers import AutoModelForTokenClassification
 
         self.task = task
+        self._options = options
         self._model = EncoderModel(AutoModelForTokenClassification, model_dir, options, per_token=True)
         self._encode = self._model.encode
         self._labels = self._model.config.id2label
@@ -79,7 +61,7 @@ class TokenClassification:
     def items(self, data: Any) -> list[Item]:
         """An item for each text, encoded in one piece or several."""
         inputs, parameters = fields(*parts(data), FORMS[self.task.name])
-        chosen = parse(Parameters, parameters)
+        chosen = parse(Parameters, parameters, self._options)
         self._check_stride(chosen.stride)
         texts = inputs if _many(inputs, chosen) else [inputs]
         return [self._item(text, chosen, place) for text, place in zip(texts, places(inputs, texts), strict=True)]
@@ -104,10 +86,14 @@ class TokenClassification:
         sentence, starts = _joined(text, chosen.delimiter, place) if chosen.is_split_into_words else (text, None)
         string(sentence, place)
         first = self._encode.encode(text, overlap=chosen.stride or 0)
-        encodings = [first] if chosen.stride is None else [first, *first.overflowing]
+        cut = bool(first.overflowing) and chosen.stride is None
+        if cut and not chosen.truncation:
+            raise too_long(place, self._encode.limit)
+        encodings = [first] if cut else [first, *first.overflowing]
         pieces = [self._piece(encoding, starts) for encoding in encodings]
         wanted = chosen.model_dump(include={"aggregation_strategy", "ignore_labels"})
-        return Item((sentence, pieces), wanted, "text", sum(len(piece.ids) for piece in pieces))
+        cost = sum(len(piece.ids) for piece in pieces)
+        return Item((sentence, pieces), wanted, "text", cost, place if cut else "")
 
     def _piece(self, encoding: Any, starts: list[int] | None) -> Piece:
         offsets = encoding.offsets

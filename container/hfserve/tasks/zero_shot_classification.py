@@ -5,27 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes.encoder import EncoderModel
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import parse, places, string
-from hfserve.tasks.requests import FORMS, check_template, fields, labels_in, parts
+from hfserve.tasks.forms import parse, places, string, too_long
+from hfserve.tasks.requests import FORMS, fields, parts
+from hfserve.tasks.schemas.text import ZeroShotClassificationParameters as Parameters
 
 Array = np.ndarray[Any, Any]
-
-
-class Parameters(BaseModel):
-    """What a request may choose; the label takes the place of {} in the template."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    candidate_labels: list[str]
-    hypothesis_template: str = "This example is {}."
-    multi_label: bool = False
 
 
 class ZeroShotClassification:
@@ -37,6 +27,7 @@ class ZeroShotClassification:
         from transformers import AutoModelForSequenceClassification
 
         self.task = task
+        self._options = options
         self._model = EncoderModel(AutoModelForSequenceClassification, model_dir, options)
         self._model.config.use_cache = False
         self._encode = self._model.encode
@@ -45,7 +36,7 @@ class ZeroShotClassification:
     def items(self, data: Any) -> list[Item]:
         """An item for each text: the text as a premise with a hypothesis for each label."""
         inputs, parameters = fields(*parts(data), FORMS[self.task.name])
-        chosen = _parsed(parameters)
+        chosen = parse(Parameters, parameters, self._options)
         texts = inputs if isinstance(inputs, list) else [inputs]
         return [
             self._item(string(text, place), chosen, place)
@@ -65,13 +56,17 @@ class ZeroShotClassification:
 
     def _item(self, text: str, chosen: Parameters, place: str) -> Item:
         hypotheses = [chosen.hypothesis_template.replace("{}", label) for label in chosen.candidate_labels]
-        pairs = [self._pair(text, hypothesis) for hypothesis in hypotheses]
+        encodings = [self._encode.encode(text, hypothesis) for hypothesis in hypotheses]
+        cut = any(encoding.overflowing for encoding in encodings)
+        if cut and not chosen.truncation:
+            raise too_long(place, self._encode.limit)
+        pairs = [self._pair(*each, text) for each in zip(encodings, hypotheses, strict=True)]
         wanted = chosen.model_dump(include={"candidate_labels", "multi_label"})
-        return Item((text, pairs), wanted, "text", sum(len(pair["input_ids"]) for pair in pairs))
+        cost = sum(len(pair["input_ids"]) for pair in pairs)
+        return Item((text, pairs), wanted, "text", cost, place if cut else "")
 
-    def _pair(self, text: str, hypothesis: str) -> dict[str, list[int]]:
+    def _pair(self, encoding: Any, hypothesis: str, text: str) -> dict[str, list[int]]:
         """Premise and hypothesis; what is too long is cut off the premise."""
-        encoding = self._encode.encode(text, hypothesis)
         if encoding.overflowing:
             if len(self._encode.encode("", hypothesis).ids) >= self._encode.limit:
                 raise InvalidInput(
@@ -94,18 +89,6 @@ class ZeroShotClassification:
             "labels": [labels[i] for i in order],
             "scores": [float(scores[i]) for i in order],
         }
-
-
-def _parsed(parameters: Mapping[str, Any]) -> Parameters:
-    """A string holds several labels, between commas."""
-    labels = parameters.get("candidate_labels")
-    if isinstance(labels, str):
-        labels = [label.strip() for label in labels.split(",") if label.strip()]
-    chosen: Parameters = parse(Parameters, {**parameters, "candidate_labels": labels_in(labels)})
-    check_template(chosen.hypothesis_template)
-    if chosen.hypothesis_template.count("{}") != 1:
-        raise InvalidInput("parameters.hypothesis_template has to hold {} once, in the place of the label")
-    return chosen
 
 
 def _entailment(label2id: Mapping[str, int]) -> int:

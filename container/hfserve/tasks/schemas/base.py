@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 class Parameters(BaseModel):
@@ -53,3 +54,39 @@ AudioInput = Annotated[
         json_schema_extra={"contentEncoding": "base64", "contentMediaType": "audio/*"},
     ),
 ]
+
+
+def between_commas(labels: Any) -> Any:
+    """The labels that a string holds between commas; what is no string stays as it is."""
+    return [label.strip() for label in labels.split(",") if label.strip()] if isinstance(labels, str) else labels
+
+
+def _template(text: str) -> str:
+    """A template as it is. Python fills it in, where `{:>99999999}` would fill the memory as well."""
+    before, place, after = text.partition("{}")
+    if not place or set("{}") & set(before + after):
+        raise PydanticCustomError("template", "has to be a sentence with {} once, in the place of the label")
+    return text
+
+
+Labels = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    AtMost("max_labels"),
+    BeforeValidator(between_commas, json_schema_input_type=list[str] | str),
+    Field(min_length=1, description="The labels to choose among; a string holds several between commas."),
+]
+Template = Annotated[
+    str,
+    AfterValidator(_template),
+    Field(
+        description="A sentence with {} in the place of the label.",
+        json_schema_extra={"pattern": r"^[^{}]*(\{\}[^{}]*)+$"},
+    ),
+]
+
+
+class LabelScore(Answer):
+    """A label and how sure the model is of it."""
+
+    label: str = Field(description="The label.")
+    score: Score
