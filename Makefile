@@ -15,6 +15,7 @@ setup: $(VENV)/.installed
 	@sh container/system.sh
 
 test: setup $(VENV)/.dev
+	@sh tests/browser.sh
 	HF_HUB_OFFLINE=1 $(BIN)/pytest
 
 check: $(VENV)/.dev

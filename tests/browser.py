@@ -75,6 +75,6 @@ class Visit:
 
     def assert_quiet(self):
         """It asked nothing of another server, broke no rule of its own, and failed nowhere."""
-        assert self.complaints == []
+        assert not self.complaints, self.complaints
         foreign = [url for url in self.asked if not url.startswith((self.origin, "data:", "blob:"))]
-        assert foreign == []
+        assert not foreign, foreign

@@ -319,7 +319,7 @@ def test_the_deadline_counts_from_when_nginx_had_the_request(talk):
     assert before + 60 <= late.deadline <= after + 60
 
 
-@pytest.mark.parametrize("start", ["", "now", "nan", "inf", "1e400", f"{time.time() + 3600}"])
+@pytest.mark.parametrize("start", ["", "now", "nan", "inf", "1e400", "99999999999"])
 def test_a_start_that_cannot_be_is_no_start(start):
     got = request({"x-hfserve-start": start}, b"", 1000.0, 60.0)
     assert got.deadline == 1060.0

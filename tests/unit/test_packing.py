@@ -178,3 +178,9 @@ def test_joined_layers_keep_the_rows_of_threads_apart(tmp_path, monkeypatch):
     with ThreadPoolExecutor(4) as lanes:
         for rows in lanes.map(run, [encoded[i:] + encoded[:i] for i in range(len(encoded))] * 5):
             assert min(different(rows, before[i:] + before[:i]) for i in range(len(before))) < 1e-5
+
+
+def test_a_pass_is_bounded_by_its_tokens_and_by_what_padding_would_make_of_them():
+    assert [len(each) for each in runtime.passes([300] * 20)] == [13, 7]
+    assert [len(each) for each in runtime.passes([512] + [2] * 1000)] == [32, 969]
+    assert [len(each) for each in runtime.passes([9000, 1])] == [1, 1]

@@ -72,7 +72,7 @@ class Guarded:
         (np.arange(3), b"[0,1,2]\n"),
         (None, b"null\n"),
     ],
-    ids=str,
+    ids=lambda each: type(each).__name__,
 )
 def test_text_and_bytes_stay_and_all_else_is_a_line_of_json(piece, framed):
     assert frame(piece) == framed

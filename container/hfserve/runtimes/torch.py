@@ -14,6 +14,9 @@ from hfserve.settings import Options
 MOST_TOKENS = 4096
 """Tokens of one pass at most, whatever one item holds: its memory is bounded."""
 
+MOST_PADDED = 4
+"""Places of a packed pass over its tokens at most, in what goes in and comes out."""
+
 MOST_PADDING = 1.25
 """Padded tokens over real ones at most: padding costs more than running apart once it passes a quarter."""
 
@@ -95,13 +98,17 @@ def groups(lengths: Sequence[int], most_padding: float = MOST_PADDING) -> list[l
 
 
 def passes(lengths: Sequence[int], most: int = MOST_TOKENS) -> list[list[int]]:
-    """Positions of sequences in their order, cut where a packed pass would hold more than `most` tokens."""
+    """Positions of sequences in their order, cut where a packed pass would hold more than `most` tokens.
+
+    What goes into the model and comes out is padded, so that is bounded too.
+    """
     found: list[list[int]] = []
-    tokens = 0
+    tokens = longest = 0
     for i, length in enumerate(lengths):
-        if not found or tokens + length > most:
+        longest = max(longest, length)
+        if not found or tokens + length > most or longest * (len(found[-1]) + 1) > MOST_PADDED * most:
             found.append([])
-            tokens = 0
+            tokens, longest = 0, length
         found[-1].append(i)
         tokens += length
     return found
