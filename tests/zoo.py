@@ -4,6 +4,14 @@ import tiny
 import tiny_diffusion
 import tiny_pairs
 import tiny_vision
+import tiny_wrapped
+
+HOMES = (tiny, tiny_vision, tiny_pairs, tiny_wrapped)
+
+
+def named(name, path):
+    """Save the tiny model of a name into a directory, and return the directory."""
+    return next(home for home in HOMES if name in home.NAMES).build(name, path)
 
 
 def build(task, path):
@@ -12,8 +20,5 @@ def build(task, path):
         return tiny_diffusion.build(path)
     if task == "sentence-similarity":
         return tiny.build("feature-extraction-sentences", path)
-    for module in (tiny, tiny_vision, tiny_pairs):
-        for name in module.NAMES:
-            if name == task or name.startswith(f"{task}-"):
-                return module.build(name, path)
-    raise LookupError(task)
+    names = [name for home in HOMES for name in home.NAMES]
+    return named(next(name for name in names if name == task or name.startswith(f"{task}-")), path)

@@ -291,3 +291,11 @@ def test_many_requests_on_one_connection(demo):
                     length = int(line.split(b":")[1])
             assert b"POSITIVE" in file.read(length)
         file.close()
+
+
+def test_a_text_that_is_cut_is_told_in_a_header_or_refused_on_request(demo):
+    long = "good food " * 2000
+    cut = demo.post(json={"inputs": ["good", long]})
+    assert cut.status_code == 200 and cut.headers["x-hfserve-truncated"] == "inputs[1]"
+    assert "x-hfserve-truncated" not in demo.post(json={"inputs": "good"}).headers
+    assert_error(demo.post(json={"inputs": long, "parameters": {"truncation": False}}), 422, words=["inputs", "tokens"])

@@ -43,19 +43,6 @@ SOUND_TASKS = ["audio-classification", "automatic-speech-recognition"]
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The directory of a tiny model, made once."""
-    made = {}
-
-    def saved(name):
-        if name not in made:
-            made[name] = tiny.build(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return saved
-
-
-@pytest.fixture(scope="module")
 def runner(saved):
     """The runner of a tiny model, loaded once."""
     made = {}

@@ -11,7 +11,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
-import tiny
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.settings import Options
 from hfserve.tasks import table
@@ -25,19 +24,6 @@ TASKS = {T5: "text2text-generation", BART: "summarization", MARIAN: "translation
 FOOD = "The food was good in London."
 TEXTS = [FOOD, "a", "The service of the place was not bad, and the price is a matter of taste.", "", "Paris", FOOD * 3]
 LANGUAGES = {"src_lang": "eng_Latn", "tgt_lang": "fra_Latn"}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The directory of a tiny model, made once."""
-    made = {}
-
-    def saved(name):
-        if name not in made:
-            made[name] = tiny.build(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return saved
 
 
 @pytest.fixture(scope="module")

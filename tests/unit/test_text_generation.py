@@ -35,19 +35,6 @@ GREEDY = {"do_sample": False, "max_new_tokens": 8}
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The directory of a tiny model, made once."""
-    made = {}
-
-    def saved(name):
-        if name not in made:
-            made[name] = tiny.build(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return saved
-
-
-@pytest.fixture(scope="module")
 def runner(saved):
     made = {}
 

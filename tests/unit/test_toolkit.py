@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
 from hfserve import hooks
 from hfserve.artifacts import Artifact
 from hfserve.context import Context
@@ -50,19 +49,6 @@ def environment(monkeypatch):
     for name in ("HF_TASK", "HFSERVE_TASK"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The directory of a tiny model, made once."""
-    made = {}
-
-    def saved(name):
-        if name not in made:
-            made[name] = tiny.build(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return saved
 
 
 # Names

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-import tiny
 import tiny_vision
 from hfserve import codecs
 from hfserve.errors import InvalidInput, LoadError
@@ -52,20 +51,6 @@ WRAPPED = [
     "document-question-answering", "video-classification",
 ]  # fmt: skip
 SHORT = {"max_new_tokens": 6}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The directory of a tiny model, made once."""
-    made = {}
-
-    def saved(name):
-        if name not in made:
-            build = tiny_vision.build if name in tiny_vision.NAMES else tiny.build
-            made[name] = build(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return saved
 
 
 @pytest.fixture(scope="module")
@@ -405,3 +390,17 @@ def test_in_bfloat16_answers_are_near_those_of_float32(name, saved, runner):
         assert [each["score"] for each in one] != [each["score"] for each in other]
     else:
         assert one == other
+
+
+@pytest.mark.parametrize("name", ["image-to-text-gpt2", "visual-question-answering-blip"])
+def test_the_settings_bound_what_is_written_without_being_asked(saved, name):
+    task = TASKS[tiny_vision.task_of(name)]
+    inputs = task.example["inputs"]
+
+    def tokens(most):
+        runner = RUNNERS[task.name](task, saved(name), Options(max_new_tokens=most))
+        (answer,) = runner.run(runner.items({"inputs": inputs}))
+        text = answer[0].get("generated_text", answer[0].get("answer"))
+        return len(runner._encode.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    assert tokens(2) <= 2 < tokens(12)

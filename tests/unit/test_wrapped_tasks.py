@@ -20,7 +20,6 @@ import torch
 import transformers
 
 import tiny
-import tiny_wrapped
 from hfserve import codecs
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import JSON
@@ -44,20 +43,6 @@ WORDS = [
     ["東京", [0, 50, 60, 90]],
 ]
 pytestmark = pytest.mark.filterwarnings("ignore:std")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The directory of a tiny model, made once."""
-    made = {}
-
-    def saved(name):
-        if name not in made:
-            home = tiny_wrapped if name in tiny_wrapped.NAMES else tiny
-            made[name] = home.build(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return saved
 
 
 @pytest.fixture(scope="module")

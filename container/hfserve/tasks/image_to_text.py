@@ -35,7 +35,7 @@ class ImageToText:
         self._config = model.config
         self._pictures = Pictures(model_dir, options)
         self._encode = Encoder(model_dir, model.config.get_text_config(decoder=True), options)
-        self._writer = Writer(model, self._encode, task.name)
+        self._writer = Writer(model, self._encode, task.name, options)
         self.concurrent = self._writer.sharing
 
     def items(self, data: Any) -> list[Item]:

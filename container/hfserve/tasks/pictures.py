@@ -90,12 +90,13 @@ def _in_passes(
 class Writer:
     """A model that writes texts about pictures, with the defaults that transformers 4's pipelines gave it."""
 
-    def __init__(self, model: Any, encode: Encoder, task: str) -> None:
+    def __init__(self, model: Any, encode: Encoder, task: str, options: Options) -> None:
         self.model = model
         self.sharing = model.config.model_type in SHARING
         self._tokenizer = encode.tokenizer
         self._usual = _usual(model, task, encode.tokenizer.pad_token_id)
         self._positions = positions(model.config) or MOST_TOKENS
+        self._most_tokens = options.max_new_tokens
 
     def told(self, chosen: Generation, *, but: frozenset[str] = frozenset()) -> tuple[dict[str, Any], Hashable]:
         """What items carry of a request's parameters, and who may share a pass: those who ask for the same."""
@@ -136,6 +137,7 @@ class Writer:
             most = min(generation.max_new_tokens, self._positions - begun)
         if most < 1:
             raise InvalidInput(f"the prompt takes all of the {begun + most} tokens that a text may have")
+        most = min(most, self._most_tokens)
         generation.max_new_tokens, generation.max_length = most, None
         for name, longest in (("min_length", most + begun), ("min_new_tokens", most)):
             if (getattr(generation, name) or 0) > longest:

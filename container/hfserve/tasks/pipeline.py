@@ -83,6 +83,9 @@ class PipelineRunner:
         self._form = FORMS[task.name]
         self._names = _names(self.pipe) | self._form.more
         self._generation = _generation(self.pipe)
+        usual = getattr(self.pipe, "generation_config", None)
+        if usual and usual.max_new_tokens:
+            usual.max_new_tokens = min(usual.max_new_tokens, options.max_new_tokens)
 
     def items(self, data: Any) -> list[Item]:
         """The whole request as one item."""

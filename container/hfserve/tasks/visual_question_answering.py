@@ -44,7 +44,7 @@ class VisualQuestionAnswering:
         self._pictures = Pictures(model_dir, options)
         self._encode = Encoder(model_dir, self._model.config.get_text_config(), options)
         self._names = signature(self._model.forward).parameters.keys()
-        self._writer = Writer(self._model, self._encode, task.name) if self._model.can_generate() else None
+        self._writer = Writer(self._model, self._encode, task.name, options) if self._model.can_generate() else None
         self.concurrent = self._writer is None or self._writer.sharing
 
     def items(self, data: Any) -> list[Item]:
