@@ -105,12 +105,13 @@ def test_a_task_is_answered_as_declared(server, key):
 
 
 def test_no_generated_request_gets_a_server_error(server):
+    """A few through the doors; tests/unit/test_generated_requests.py has many, in process."""
     document = server.client.get("/openapi.json").json()
     operation = schemathesis.openapi.from_dict(document)["/invocations"]["POST"]
 
     @hypothesis.given(case=operation.as_strategy())
     @hypothesis.settings(
-        max_examples=10, deadline=None, database=None, derandomize=True,
+        max_examples=5, deadline=None, database=None, derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate],
     )  # fmt: skip
     def ask(case):
