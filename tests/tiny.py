@@ -45,9 +45,14 @@ SENTIMENT = _labels("NEGATIVE", "POSITIVE")
 
 def build(name: str, path: Path) -> Path:
     """Save the tiny model of a name into a directory, and return the directory."""
+    return save(_BUILDERS[name], path)
+
+
+def save(parts: Callable[[], tuple[Any, ...]], path: Path) -> Path:
+    """Save what is built, from the same seed every time, into a directory, and return the directory."""
     torch.manual_seed(0)
     hf.logging.disable_progress_bar()
-    for part in _BUILDERS[name]():
+    for part in parts():
         part.save_pretrained(path)
     return path
 

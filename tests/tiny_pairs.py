@@ -16,11 +16,7 @@ FUNCTIONS = {0: "NONE", 1: "SUM", 2: "AVERAGE", 3: "COUNT"}
 
 def build(name: str, path: Path) -> Path:
     """Save the tiny model of a name into a directory, and return the directory."""
-    torch.manual_seed(0)
-    hf.logging.disable_progress_bar()
-    for part in _BUILDERS[name]():
-        part.save_pretrained(path)
-    return path
+    return tiny.save(_BUILDERS[name], path)
 
 
 def _tapas(**changes: Any) -> Callable[[], tuple[Any, ...]]:

@@ -5,7 +5,6 @@ one, so that the guilty one fails alone.
 """
 
 import contextlib
-import importlib
 import inspect
 import json
 import logging
@@ -25,7 +24,7 @@ from hfserve.messages import JSON, Item, Outcome, Reply, Request
 from hfserve.settings import Options, Settings
 from hfserve.streaming import pieces
 from hfserve.tasks import fetch, kinds
-from hfserve.tasks.base import Task, TaskRunner
+from hfserve.tasks.base import Task, TaskRunner, native
 
 log = logging.getLogger(__name__)
 
@@ -354,13 +353,11 @@ def _runner(task: Task, model_dir: Path, options: Options) -> TaskRunner:
 
     if not task.native:
         return PipelineRunner(task, model_dir, options)
-    place, _, name = task.native.partition(":")
     try:
-        runner: TaskRunner = getattr(importlib.import_module(place), name)(task, model_dir, options)
+        return native(task, model_dir, options)
     except NoFastTokenizer as error:
         log.warning("%s runs one request at a time: %s", task.name, error)
         return PipelineRunner(task, model_dir, options)
-    return runner
 
 
 def _runner_of(model: Any, model_dir: Path, options: Options) -> TaskRunner | None:

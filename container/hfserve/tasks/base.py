@@ -1,10 +1,13 @@
 """What a task is, and what a loaded one can do."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from hfserve.messages import Item, Outcome
+from hfserve.settings import Options
 from hfserve.tasks.schemas.base import Schema
 
 
@@ -24,6 +27,14 @@ class Task:
     aliases: tuple[str, ...] = ()
     native: str | None = None
     schema: Schema = field(default=Schema(Any, Any), repr=False)
+
+
+def native(task: Task, model_dir: Path, options: Options) -> "TaskRunner":
+    """The task run by its own code; raises LoadError."""
+    assert task.native
+    place, _, name = task.native.partition(":")
+    runner: TaskRunner = getattr(importlib.import_module(place), name)(task, model_dir, options)
+    return runner
 
 
 class TaskRunner(Protocol):

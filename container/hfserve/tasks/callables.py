@@ -1,6 +1,5 @@
 """What user code gets as its model: transformers' pipeline, or for a task that it dropped, ours called alike."""
 
-import importlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.encoder import EncoderModel
 from hfserve.runtimes.tokenizing import load_tokenizer
 from hfserve.settings import Options
-from hfserve.tasks.base import Task, TaskRunner
+from hfserve.tasks.base import Task, TaskRunner, native
 from hfserve.tasks.pipeline import PipelineRunner, build
 from hfserve.tasks.requests import FORMS
 from hfserve.tasks.table import TASKS
@@ -28,10 +27,7 @@ def load(task: Task, model_dir: Path, options: Options) -> Any:
     """The model of a directory, to be called as `model(inputs, **parameters)`; raises LoadError."""
     if task.name in FORMS:
         return build(task.name, model_dir, options)
-    assert task.native
-    place, _, name = task.native.partition(":")
-    runner: TaskRunner = getattr(importlib.import_module(place), name)(task, model_dir, options)
-    return NativePipeline(runner, model_dir, options)
+    return NativePipeline(native(task, model_dir, options), model_dir, options)
 
 
 class NativePipeline:

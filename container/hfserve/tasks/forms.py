@@ -58,6 +58,11 @@ def _check_bounds(chosen: BaseModel, options: Options) -> None:
                     )
 
 
+def cuts(truncation: bool | str | None) -> bool:
+    """Whether a request lets its text be cut."""
+    return truncation not in {False, "do_not_truncate"}
+
+
 def too_long(place: str, limit: int) -> InvalidInput:
     """What to tell a client who wants nothing cut."""
     return InvalidInput(

@@ -47,11 +47,6 @@ class Words:
             ]
 
 
-def cuts(truncation: bool | str) -> bool:
-    """Whether a request lets its text be cut."""
-    return truncation not in {False, "do_not_truncate"}
-
-
 def samples(model: Any, generation: Mapping[str, Any]) -> bool:
     """Whether tokens are drawn: as asked, else as the model's files say."""
     return bool(generation.get("do_sample", model.generation_config.do_sample))

@@ -17,6 +17,7 @@ from hfserve.tasks.forms import parse, string, too_long
 from hfserve.tasks.objects import named, one_of, strings
 from hfserve.tasks.requests import parts
 from hfserve.tasks.schemas.pairs import MultipleChoiceParameters as Parameters
+from hfserve.tasks.scores import softmax
 
 QUESTIONS = ("question", "prompt", "text")
 """Names of what is asked."""
@@ -101,7 +102,6 @@ def _read(value: Any, place: str) -> tuple[str, list[str]]:
 
 
 def _best(choices: Sequence[str], logits: "np.ndarray[Any, Any]") -> dict[str, Any]:
-    exponents = np.exp(logits - logits.max())
-    scores = exponents / exponents.sum()
+    scores = softmax(logits)
     best = int((scores > scores.max() - CLOSE).argmax())
     return {"choice": choices[best], "index": best, "scores": scores.tolist()}

@@ -21,6 +21,7 @@ from hfserve.tasks.base import Task
 from hfserve.tasks.forms import parse, split, string
 from hfserve.tasks.objects import named
 from hfserve.tasks.schemas.text import QuestionAnsweringParameters as Parameters
+from hfserve.tasks.scores import Array, softmax
 
 WINDOW = 384
 """Tokens of a window at most, unless the request says otherwise."""
@@ -35,8 +36,6 @@ TAKES = 'question-answering takes {"question", "context"}'
 
 IMPOSSIBLE = -10_000.0
 """The logit of a token that no answer may hold."""
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +207,7 @@ def _logits(answer: Any) -> Any:
 
 
 def _probabilities(logits: Array, allowed: Array) -> Array:
-    masked = np.where(allowed, logits, IMPOSSIBLE)
-    exponents = np.exp(masked - masked.max())
-    return np.asarray(exponents / exponents.sum())
+    return softmax(np.where(allowed, logits, IMPOSSIBLE))
 
 
 def _spans(start: Array, end: Array, allowed: Array, most: int, longest: int) -> Iterator[tuple[int, int, float]]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hfserve.errors import InvalidInput
 from hfserve.settings import Options
-from hfserve.tasks.forms import kind, split
+from hfserve.tasks.forms import kind, split, string
 from hfserve.tasks.media import Samples, read_audio, read_film, read_image, read_two_images
 
 
@@ -66,9 +66,7 @@ def _audio(value: Any, place: str, loaded: Loaded) -> Samples:
 
 
 def _text(value: Any, place: str, loaded: Loaded) -> str:
-    if not isinstance(value, str):
-        raise InvalidInput(f"{place} is {kind(value)}; it has to be a string")
-    return value
+    return string(value, place)
 
 
 def _masked(value: Any, place: str, loaded: Loaded) -> str:

@@ -15,7 +15,7 @@ from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import load_tokenizer
 from hfserve.settings import Options
 from hfserve.tasks.base import Task, TaskRunner
-from hfserve.tasks.forms import kind, parse, string, too_long
+from hfserve.tasks.forms import cuts, kind, parse, string, too_long
 from hfserve.tasks.objects import named, strings
 from hfserve.tasks.requests import parts
 from hfserve.tasks.schemas.pairs import TableQuestionAnsweringParameters as Parameters
@@ -103,7 +103,7 @@ class Tapas:
         read = [self._encode(query, asked.table, asked.place) for query in queries]
         place = f"{asked.place}.table"
         cut = any(cut for _, cut in read)
-        if cut and not _cuts(chosen):
+        if cut and not cuts(chosen.truncation):
             raise too_long(place, self._encode.limit)
         encoded = [encoded for encoded, _ in read]
         cost = sum(len(each["input_ids"]) for each in encoded)
@@ -153,7 +153,7 @@ class Tapex(Text2Text):
     def _read(self, query: str, asked: Asked, chosen: Parameters) -> Item:
         place = f"{asked.place}.table"
         text, cut = self._text(query, asked)
-        if cut and not _cuts(chosen):
+        if cut and not cuts(chosen.truncation):
             raise too_long(place, self._limit)
         (item,) = super().items({"inputs": text})
         return replace(item, cut=place if cut else "")
@@ -188,10 +188,6 @@ class Tapex(Text2Text):
 
 
 # Requests
-
-
-def _cuts(chosen: Parameters) -> bool:
-    return chosen.truncation not in {False, "do_not_truncate"}
 
 
 def _asked(inputs: Any) -> list[Asked]:

@@ -15,8 +15,8 @@ from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import UNLIMITED
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import parse, places, split, string, too_long
-from hfserve.tasks.generation import ALONE, OURS, Words, batch_key, cuts, generate, in_groups, padded
+from hfserve.tasks.forms import cuts, parse, places, split, string, too_long
+from hfserve.tasks.generation import ALONE, OURS, Words, batch_key, generate, in_groups, padded
 from hfserve.tasks.schemas import generation as schemas
 
 KEYS = {"summarization": "summary_text", "translation": "translation_text", "text2text-generation": "generated_text"}

@@ -11,9 +11,10 @@ from hfserve.messages import Item, Outcome
 from hfserve.runtimes.encoder import EncoderModel
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import kind, parse, places, split, too_long
+from hfserve.tasks.forms import cuts, kind, parse, places, split, too_long
 from hfserve.tasks.schemas.text import UNSET
 from hfserve.tasks.schemas.text import TextClassificationParameters as Parameters
+from hfserve.tasks.scores import softmax
 
 
 class TextClassification:
@@ -56,7 +57,7 @@ class TextClassification:
     def _item(self, text: Any, chosen: Parameters, place: str) -> Item:
         first, second = _pair(text, place)
         encoded, cut = self._encode(first, second, longest=chosen.max_length)
-        if cut and chosen.truncation in {False, "do_not_truncate"}:
+        if cut and not cuts(chosen.truncation):
             raise too_long(place, self._encode.limit)
         wanted = chosen.model_dump(include={"top_k", "function_to_apply"})
         return Item(encoded, wanted, "text", len(encoded["input_ids"]), place if cut else "")
@@ -96,13 +97,8 @@ def _default_function(config: Any) -> str:
     return "softmax"
 
 
-def _softmax(logits: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    exponents = np.exp(logits - logits.max())
-    return np.asarray(exponents / exponents.sum())
-
-
 def _sigmoid(logits: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     return np.asarray(1 / (1 + np.exp(-logits)))
 
 
-_FUNCTIONS: dict[str, Callable[[Any], Any]] = {"softmax": _softmax, "sigmoid": _sigmoid, "none": np.asarray}
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {"softmax": softmax, "sigmoid": _sigmoid, "none": np.asarray}

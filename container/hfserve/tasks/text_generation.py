@@ -17,7 +17,7 @@ from hfserve.runtimes.tokenizing import SAMPLES, UNLIMITED
 from hfserve.settings import Options
 from hfserve.tasks import generation as shared
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import kind, parse, string, too_long
+from hfserve.tasks.forms import cuts, kind, parse, string, too_long
 from hfserve.tasks.requests import Form, fields, parts
 from hfserve.tasks.schemas.generation import Generation
 from hfserve.tasks.schemas.generation import TextGeneration as Parameters
@@ -180,7 +180,7 @@ class TextGeneration:
             return ids, tokens, False
         if prompt < limit and not hole:
             return ids, limit - prompt, False
-        if not shared.cuts(chosen.truncation):
+        if not cuts(chosen.truncation):
             raise too_long(place, limit)
         if hole and tokens >= limit:
             raise InvalidInput(f"parameters.max_new_tokens: leaves nothing of the {limit} tokens of prompt and text")
@@ -362,7 +362,7 @@ def _encoding(chosen: Parameters, *, chat: bool) -> dict[str, Any]:
     truncation = told.pop("truncation", chosen.truncation)
     arguments = {"add_special_tokens": chosen.add_special_tokens, "max_length": chosen.max_length, **told}
     explicit = "truncation" in chosen.model_fields_set or (own and own.truncation)
-    if not shared.cuts(truncation) or (chat and not explicit):
+    if not cuts(truncation) or (chat and not explicit):
         del arguments["max_length"]
     if chat:
         del arguments["add_special_tokens"]

@@ -16,8 +16,7 @@ from hfserve.tasks.base import Task
 from hfserve.tasks.forms import kind, parse, places, string, too_long
 from hfserve.tasks.requests import FORMS, fields, parts
 from hfserve.tasks.schemas.text import TokenClassificationParameters as Parameters
-
-Array = np.ndarray[Any, Any]
+from hfserve.tasks.scores import Array, softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ class TokenClassification:
 
     def _tokens(self, sentence: str, piece: Piece, logits: Array) -> Iterator[Token]:
         words = self._tokenizer.convert_ids_to_tokens(piece.ids)
-        for index, scores in enumerate(_softmax(logits)):
+        for index, scores in enumerate(softmax(logits)):
             if piece.special[index]:
                 continue
             start, end = piece.offsets[index]
@@ -171,11 +170,6 @@ def _joined(words: Any, delimiter: str, place: str) -> tuple[str, list[int]]:
         raise InvalidInput(f"{place} is {kind(words)}; with is_split_into_words it has to be a list of strings")
     lengths = (len(word) + len(delimiter) for word in words)
     return delimiter.join(words), list(itertools.accumulate(lengths, initial=0))
-
-
-def _softmax(logits: Array) -> Array:
-    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))
 
 
 def _span(tokens: list[Token]) -> dict[str, int]:

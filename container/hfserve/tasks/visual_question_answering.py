@@ -17,8 +17,7 @@ from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import Encoder
 from hfserve.settings import Options
 from hfserve.tasks.base import Task
-from hfserve.tasks.forms import parse, string, too_long
-from hfserve.tasks.generation import cuts
+from hfserve.tasks.forms import cuts, parse, string, too_long
 from hfserve.tasks.image_to_text import after_picture
 from hfserve.tasks.objects import named
 from hfserve.tasks.pictures import Pictures, Tensors, Writer, in_passes, on_device, rows

@@ -14,8 +14,7 @@ from hfserve.tasks.base import Task
 from hfserve.tasks.forms import parse, places, string, too_long
 from hfserve.tasks.requests import FORMS, fields, parts
 from hfserve.tasks.schemas.text import ZeroShotClassificationParameters as Parameters
-
-Array = np.ndarray[Any, Any]
+from hfserve.tasks.scores import Array, softmax
 
 
 class ZeroShotClassification:
@@ -80,9 +79,9 @@ class ZeroShotClassification:
         labels = item.parameters["candidate_labels"]
         if item.parameters["multi_label"] or len(labels) == 1:
             contradiction = -1 if self._entailment == 0 else 0
-            scores = _softmax(logits[:, [contradiction, self._entailment]])[:, 1]
+            scores = softmax(logits[:, [contradiction, self._entailment]])[:, 1]
         else:
-            scores = _softmax(logits[:, self._entailment])
+            scores = softmax(logits[:, self._entailment])
         order = scores.argsort()[::-1]
         return {
             "sequence": item.data[0],
@@ -94,8 +93,3 @@ class ZeroShotClassification:
 def _entailment(label2id: Mapping[str, int]) -> int:
     """Which of the model's classes says yes; the last where none is named so (the pipeline's rule)."""
     return next((place for label, place in label2id.items() if label.lower().startswith("entail")), -1)
-
-
-def _softmax(logits: Array) -> Array:
-    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))
