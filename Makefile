@@ -1,12 +1,12 @@
-# make serve · make test · make check · make docs · make bench
+# make serve · make test · make check · make docs · make bench · make soak
 # PORT=9000 changes the port, MODEL=… what is served, TORCH_INDEX=… where torch comes from (see README).
-# BENCH="--rounds 1" are options of bench/run.py.
+# BENCH="--rounds 1" are options of bench/run.py, SOAK="--requests 5000" of bench/soak.py.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve setup test check docs bench clean
+.PHONY: serve setup test check docs bench soak clean
 
 serve: setup
 	@exec $(BIN)/hfserve serve $(MODEL)
@@ -31,6 +31,9 @@ docs: $(VENV)/.installed
 bench: setup $(VENV)/.dev
 	$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python bench/run.py $(BENCH)
+
+soak: setup
+	$(BIN)/python bench/soak.py $(SOAK)
 
 clean:
 	rm -rf $(VENV) bench/.cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -78,9 +78,9 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(_each_cpu(pids).values())
 
 
-def pss(pids: Iterable[int]) -> float:
-    """Memory of the processes in MiB."""
-    return sum(map(_pss, pids)) / MIB
+def pss(pids: Iterable[int], part: str = "Pss") -> float:
+    """Memory of the processes in MiB, or a part of it, as the kernel names it: `Pss_Anon` is in no file."""
+    return sum(_pss(pid, part) for pid in pids) / MIB
 
 
 def is_alive(pid: int) -> bool:
@@ -126,12 +126,12 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _pss(pid: int) -> int:
+def _pss(pid: int, part: str) -> int:
     try:
         lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{part}:")), 0)
 
 
 def _lines(name: str) -> list[str]:

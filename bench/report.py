@@ -18,6 +18,7 @@ SHOWN = "text-classification"
 """The case that has all its figures in the tables, and the plot."""
 
 CLASSES, ZERO_SHOT, QUESTIONS, MASKS = SHOWN, "zero-shot-classification", "question-answering", "fill-mask"
+EMBEDDINGS = "feature-extraction"
 
 
 class Found:
@@ -30,9 +31,10 @@ class Found:
         self._limits = results["limits"]
         self.rows = self._combined()
 
-    def ratio(self, case: str, clients: int, measure: str, key: str) -> float | None:
-        """Of a target to the baseline."""
-        return _divided(self.value(case, clients, measure, key), self.value(case, clients, measure, self.baseline))
+    def ratio(self, case: str, clients: int, measure: str, key: str, to: str = "") -> float | None:
+        """Of a target to another, the baseline if none is named."""
+        theirs = self.value(case, clients, measure, to or self.baseline)
+        return _divided(self.value(case, clients, measure, key), theirs)
 
     def value(self, case: str, clients: int, measure: str, key: str) -> float | None:
         """A figure of a row."""
@@ -56,6 +58,12 @@ class Found:
     def life(self, key: str, take: Callable[[Mapping[str, Any]], float]) -> float | None:
         """Something of a server's whole life."""
         return _median(take(each) for each in self._sessions if (each["case"], each["target"]) == (SHOWN, key))
+
+    @property
+    def shown(self) -> list[str]:
+        """The targets that were measured at the case that has all its figures in the tables."""
+        measured = {target for case, target, _ in self.rows if case == SHOWN}
+        return [key for key in self.targets if key in measured]
 
     def limit(self) -> str:
         """A sentence on it."""
@@ -99,8 +107,8 @@ class Goal:
         return [self.what, bound, f"{figure:.3g}", "yes" if met else "**no**"]
 
 
-def _rate(case: str, clients: int, key: str) -> Callable[[Found], float | None]:
-    return lambda found: found.ratio(case, clients, "requests_per_s", key)
+def _rate(case: str, clients: int, key: str, to: str = "") -> Callable[[Found], float | None]:
+    return lambda found: found.ratio(case, clients, "requests_per_s", key, to)
 
 
 GOALS = (
@@ -114,6 +122,8 @@ GOALS = (
     Goal("p50 ÷ baseline, c=1", None, 0.4, lambda found: found.ratio(CLASSES, 1, "p50_ms", "hfserve")),
     Goal("share of the limit, c=32, nginx + MMS", 0.9, None, lambda found: found.share_of_limit(32, "hfserve")),
     Goal("share of the limit, c=32, nginx alone", 0.94, None, lambda found: found.share_of_limit(32, "hfserve-asgi")),
+    Goal("requests/s ÷ baseline, embeddings, c=32", 3.3, None, _rate(EMBEDDINGS, 32, "hfserve")),
+    Goal("requests/s ÷ infinity-emb, embeddings, c=32", 4.5, None, _rate(EMBEDDINGS, 32, "hfserve", "infinity")),
     Goal("requests/s ÷ baseline, zero-shot with 10 labels, c=8", 3.0, None, _rate(ZERO_SHOT, 8, "hfserve")),
     Goal("requests/s ÷ baseline, question answering, c=32", 2.5, None, _rate(QUESTIONS, 32, "hfserve")),
     Goal("requests/s ÷ baseline, fill-mask, c=32", 2.5, None, _rate(MASKS, 32, "hfserve")),
@@ -139,13 +149,13 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *_load(found, names),
         "",
-        *_life(found, names),
+        *(_life(found, names) if found.shown else ()),
         "",
         found.limit(),
         "",
         *(_agreement(each, names) for each in results["answers"]),
         "",
-        "![Requests/s and p99 against the number of clients](plot.png)",
+        "![Requests/s and p99 against the number of clients](plot.png)" if found.shown else "",
         *(line for key, reason in results["left_out"].items() for line in ("", f"Left out: {key}: {reason}.")),
     ]
     if found.worst > DISTURBED:
@@ -172,6 +182,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     for (case, key, clients), row in Found(results).rows.items():
         if case == SHOWN:
             servers.setdefault(results["targets"][key]["name"], []).append({"clients": clients, **row})
+    if not servers:
+        return
     try:
         picture.draw(path, servers)
     except BenchError as error:
@@ -235,8 +247,8 @@ def _life(found: Found, names: Mapping[str, str]) -> list[str]:
         value, theirs = found.life(key, take), found.life(found.baseline, take)
         return _with_ratio(form, value, None if key == found.baseline else _divided(value, theirs))
 
-    head = f"besides | {' | '.join(names.values())}"
-    return _table(head, ([title, *(cell(key, take, form) for key in names)] for title, take, form in LIFE))
+    head = " | ".join(["besides", *(names[key] for key in found.shown)])
+    return _table(head, ([title, *(cell(key, take, form) for key in found.shown)] for title, take, form in LIFE))
 
 
 def _agreement(found: Mapping[str, Any], names: Mapping[str, str]) -> str:

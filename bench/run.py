@@ -16,6 +16,7 @@ import procfs
 import report
 import targets
 import workload
+from targets import Target
 from workload import Case
 
 from hfserve.bench import bodies
@@ -35,12 +36,14 @@ def main() -> None:
         given.rounds, given.seconds, given.warmup, given.idle = 1, 3.0, 1.0, 2.0
     folder = given.out or (targets.CACHE / "quick" if given.quick else targets.HERE)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen, left_out = _measurable(given.targets)
+    workload.write_calibration(targets.CALIBRATION)
+    failed: dict[str, str] = {}
+    chosen, left_out = _measurable(given.targets, given.cases)
+    chosen = [key for key in chosen if _made(key, failed)]
     models = {case: workload.build_model(case, targets.CACHE / case) for case in given.cases}
 
     sessions: list[dict[str, Any]] = []
     limits: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
     for turn in range(1, given.rounds + 1):
         for case in given.cases:
             for key in [key for key in chosen if case in targets.TARGETS[key].cases]:
@@ -76,31 +79,36 @@ def _may_fail(what: str, failed: dict[str, str]) -> Iterator[bool]:
     try:
         yield what not in failed
     except (targets.NotStarted, subprocess.CalledProcessError) as error:
-        failed[what] = str(error).partition("\n")[0]
+        failed[what] = str(error).partition("\n")[0].rstrip(":")
         say(f"FAILED: {what}: {error}")
 
 
-def _measurable(keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The targets that can be measured, and why the others cannot."""
+def _measurable(keys: Sequence[str], cases: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The targets of these cases that can be measured, and why the others cannot."""
+    keys = [key for key in keys if not set(cases).isdisjoint(targets.TARGETS[key].cases)]
     left_out = {key: reason for key in keys if (reason := targets.missing(targets.TARGETS[key]))}
     for key, reason in left_out.items():
         say(f"LEFT OUT: {targets.TARGETS[key].name}: {reason}")
-    chosen = [key for key in keys if key not in left_out]
-    for key in chosen:
+    return [key for key in keys if key not in left_out], left_out
+
+
+def _made(key: str, failed: dict[str, str]) -> bool:
+    """Whether the target's environment is there, made now or before."""
+    with _may_fail(what := f"the environment of {key}", failed):
         if venv := targets.TARGETS[key].venv:
             venv.make()
-    return chosen, left_out
+    return what not in failed
 
 
 def _session(key: str, case: Case, model: Path, turn: int, given: argparse.Namespace) -> dict[str, Any]:
     """One life of a server: its start, its answers, the load at each concurrency, and its rest."""
     target = targets.TARGETS[key]
     say(f"round {turn}, {case.name}: {target.name} starts")
-    asked = case.bodies()
+    asked = [target.body(body) for body in case.bodies()]
     with targets.started(target, model, case.name) as server:
         say(f"  up after {server.startup_s:.1f} s")
         with ThreadPoolExecutor(8) as askers:  # together, so that a fault of batching would show
-            answers = list(askers.map(lambda body: _answer(server, case, body), asked[:COMPARED]))
+            answers = list(askers.map(lambda body: _answer(server, target, case, body), asked[:COMPARED]))
         rows = []
         for clients in case.clients:
             rows.append(_row(server, case, bodies.of(asked), clients, given))
@@ -115,7 +123,7 @@ def _row(
     server: targets.Server, case: Case, sent: Sequence[bytes], clients: int, given: argparse.Namespace
 ) -> dict[str, Any]:
     """The load of so many clients, with what it cost."""
-    crowd = Sockets(server.invocations, sent, clients, must_hold=case.must_hold)
+    crowd = Sockets(server.url, sent, clients, must_hold=case.must_hold)
     meter = procfs.Meter(server.pid)
     tally = measure(crowd, Bound(seconds=given.seconds), warmup=Bound(seconds=given.warmup), during=meter)
     return {"clients": clients, **tally.figures(), **meter.figures}
@@ -138,15 +146,15 @@ def _limit(model: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Sequences per second of the model alone, in a process of its own."""
     argv = [sys.executable, str(targets.HERE / "limit.py"), str(model)]
     argv += ["--seconds", str(given.seconds), "--warmup", str(given.warmup)]
-    environment = {**targets.clean_environment(), "DNNL_PRIMITIVE_CACHE_CAPACITY": "16"}  # as a worker of ours has it
+    environment = {**targets.clean_environment(), "DNNL_PRIMITIVE_CACHE_CAPACITY": "64"}  # as a worker of ours has it
     done = subprocess.run(argv, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _answer(server: targets.Server, case: Case, body: dict[str, Any]) -> dict[str, float]:
+def _answer(server: targets.Server, target: Target, case: Case, body: dict[str, Any]) -> dict[str, float]:
     """The scores of one request by their names; none when it was not answered."""
-    content = targets.call(server.invocations, body)
-    return case.scores(json.loads(content)) if content else {}
+    content = targets.call(server.url, body)
+    return case.scores(target.answer(json.loads(content))) if content else {}
 
 
 def _agreements(sessions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -199,9 +207,9 @@ def _parser() -> argparse.ArgumentParser:
     cases, known = list(workload.CASES), list(targets.TARGETS)
     parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="lives of each server (default: 3)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="measured at each concurrency (default: 15)")
-    parser.add_argument("--warmup", type=float, default=3.0, help="seconds before that (default: 3)")
-    parser.add_argument("--idle", type=float, default=10.0, help="seconds of rest that are measured (default: 10)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="measured at each concurrency (default: 10)")
+    parser.add_argument("--warmup", type=float, default=2.0, help="seconds before that (default: 2)")
+    parser.add_argument("--idle", type=float, default=8.0, help="seconds of rest that are measured (default: 8)")
     parser.add_argument(
         "--targets", type=_names(known), default=list(targets.STANDARD),
         help=f"of {', '.join(known)}; or all (default: {','.join(targets.STANDARD)})",

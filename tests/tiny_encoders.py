@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers as hf
 
 import tiny
+from hfserve.runtimes.tokenizing import SAMPLES
 from tiny import SENTIMENT, SIZES
 
 _SHORT = {"vocab_size": 104, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
@@ -74,3 +76,35 @@ _OF_ROBERTA = ("mpnet", "camembert", "bart")
 
 BARE = ("t5", "qwen2", "marian")
 """Those without a head: they give a vector of each token."""
+
+
+TEXTS = [*SAMPLES, "a", "", "longer and longer " * 30, "ünï côdé 😀", "b c d"]
+
+
+def built(name, path):
+    """The class, the files and what to read of a tiny model, as a task gives them."""
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTextEncoding
+
+    if not name.startswith("more-"):
+        tiny.build(f"text-classification-{name}", path)
+        return AutoModelForSequenceClassification, {}
+    name = name.removeprefix("more-")
+    build(name, path)
+    kinds = {"t5": AutoModelForTextEncoding, "qwen2": AutoModel, "marian": _Marian}
+    bare = {"output": lambda answer: answer.last_hidden_state, "per_token": True}
+    return kinds.get(name, AutoModelForSequenceClassification), bare if name in BARE else {}
+
+
+class _Marian:
+    @staticmethod
+    def from_pretrained(directory, **options):
+        from transformers.models.marian.modeling_marian import MarianEncoder
+
+        return MarianEncoder.from_pretrained(directory, **options)
+
+
+def different(ones, others):
+    return max(
+        np.abs(np.asarray(one) - np.asarray(other)).max() / max(1.0, np.abs(np.asarray(other)).max())
+        for one, other in zip(ones, others, strict=True)
+    )

@@ -310,6 +310,7 @@ class HookModel:
 def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
     """Load what the artifact holds; raises StartError with a sentence."""
     from hfserve.runtimes import device as devices
+    from hfserve.runtimes import lean
     from hfserve.tasks import detect, table
 
     functions = hooks.find(artifact.code_dir, settings.program, settings.handler)
@@ -335,6 +336,8 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
         return HookModel(functions, model, runner, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     task = table.find(settings.task or detect.detect(artifact.model_dir))
     options = settings.options(device)
+    if device == "cpu" and not functions.any and not options.trust_remote_code:
+        lean.preload()
     if functions.predict_fn or functions.predict_batch_fn or functions.transform_fn:
         from hfserve.tasks import callables
 
@@ -349,15 +352,15 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
 def _runner(task: Task, model_dir: Path, options: Options) -> TaskRunner:
     """What runs the task: our own code where there is some and the tokenizer allows it, else the pipeline."""
     from hfserve.runtimes.tokenizing import NoFastTokenizer
+
+    if task.native:
+        try:
+            return native(task, model_dir, options)
+        except NoFastTokenizer as error:
+            log.warning("%s runs one request at a time: %s", task.name, error)
     from hfserve.tasks.pipeline import PipelineRunner
 
-    if not task.native:
-        return PipelineRunner(task, model_dir, options)
-    try:
-        return native(task, model_dir, options)
-    except NoFastTokenizer as error:
-        log.warning("%s runs one request at a time: %s", task.name, error)
-        return PipelineRunner(task, model_dir, options)
+    return PipelineRunner(task, model_dir, options)
 
 
 def _runner_of(model: Any, model_dir: Path, options: Options) -> TaskRunner | None:

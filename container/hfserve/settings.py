@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, FiniteFloat, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, FiniteFloat, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -119,17 +119,29 @@ class Settings(BaseSettings):
         help="Threads of a worker that run batches; unset: one per core on CPU, two on GPU, one for code/inference.py.",
     )  # fmt: skip
     device: str = _field("auto", "HFSERVE_DEVICE", help="`cpu`, `cuda`, `cuda:1` …; `auto`: a GPU where there is one.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _field(
+    runtime: Literal["auto", "torch", "openvino"] = _field(
+        "auto", "HFSERVE_RUNTIME",
+        help="What text encoders are computed with on CPU: `auto` takes the faster of torch's own layers and "
+        "oneDNN's, if the answers are the same.",
+    )  # fmt: skip
+    calibration: str | None = _field(
+        None, "HFSERVE_CALIBRATION",
+        help="For int8: a text file of sentences like those that will be sent, one a line, a tab between the two of a "
+        "pair; a relative path is looked for in the model's directory first.",
+    )  # fmt: skip
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = _field(
         "auto", "HFSERVE_DTYPE",
         help="Precision of the model: `auto` is float32 on CPU, bfloat16 on a GPU since Ampere, float16 on older; "
-        "how far it changes an encoder's answers is logged at load.",
+        "int8 is for text encoders with OpenVINO. How far it changes an encoder's answers is logged at load.",
     )  # fmt: skip
-    max_batch: int = _field(
-        32, "SAGEMAKER_TS_BATCH_SIZE", "HFSERVE_MAX_BATCH", ge=1, help="Most items run together; 1 turns batching off."
-    )
-    max_batch_tokens: int = _field(
-        256, "HFSERVE_MAX_BATCH_TOKENS", ge=1, help="Most tokens run together, padding included; one item always runs."
-    )
+    max_batch: int | None = _field(
+        None, "SAGEMAKER_TS_BATCH_SIZE", "HFSERVE_MAX_BATCH", ge=1,
+        help="Most items run together; 1 turns batching off; unset: 32 on CPU, 64 on GPU.",
+    )  # fmt: skip
+    max_batch_tokens: int | None = _field(
+        None, "HFSERVE_MAX_BATCH_TOKENS", ge=1,
+        help="Most tokens run together, padding included; one item always runs; unset: 256 on CPU, 4096 on GPU.",
+    )  # fmt: skip
     batch_delay_ms: FiniteFloat = _field(
         0, "SAGEMAKER_TS_MAX_BATCH_DELAY", "HFSERVE_BATCH_DELAY_MS", ge=0,
         help="Milliseconds that a free lane waits for company; 0 runs what is there, which is fastest.",
@@ -180,6 +192,13 @@ class Settings(BaseSettings):
     @classmethod
     def _level_by_name(cls, value: Any) -> Any:
         return LEVELS.get(str(value).upper(), value)
+
+    @field_validator("dtype")
+    @classmethod
+    def _int8_by_openvino(cls, value: str, others: ValidationInfo) -> str:
+        if value == "int8" and (others.data.get("runtime") != "openvino" or not others.data.get("calibration")):
+            raise ValueError("also set HFSERVE_RUNTIME=openvino, and HFSERVE_CALIBRATION to a file of sentences")
+        return value
 
     @classmethod
     def read(cls, **flags: Any) -> Self:
@@ -240,6 +259,9 @@ class Options:
 
     device: str = "cpu"
     dtype: str = "auto"
+    runtime: Literal["auto", "torch", "openvino"] = "auto"
+    calibration: str | None = None
+    run_dir: Path | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
     allow_urls: str = ""
@@ -307,4 +329,4 @@ def _complaint(detail: Any, flags: Mapping[str, Any]) -> str:
     variables = names(Settings.model_fields[name]) if name in Settings.model_fields else []
     variable = next((v for v in variables if os.environ.get(v)), place)
     given = f"--{name.replace('_', '-')}" if flags.get(name) is not None else variable
-    return f"{given}={detail['input']!r}: {detail['msg']}"
+    return f"{given}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"

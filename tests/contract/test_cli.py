@@ -145,7 +145,7 @@ def test_settings_tell_each_value_and_where_it_came_from():
     assert rows["port"] == ["9000", "--port"]
     assert rows["lanes"] == ["3", "HFSERVE_LANES"]
     assert rows["workers"] == ["2", "SAGEMAKER_MODEL_SERVER_WORKERS"]
-    assert rows["max_batch"] == ["32", "default"]
+    assert rows["max_batch"] == ["-", "default"]
     assert rows["token"][-1] == "HF_TOKEN" and "*" in rows["token"][0]
     assert SECRET not in done.stdout + done.stderr
 

@@ -111,7 +111,7 @@ def predict_fn(data, model):
         os.kill(os.getpid(), signal.SIGSTOP)
     return data
 """
-    with Server(model_with(source), engine=engine, HFSERVE_HANG="3", HFSERVE_TIMEOUT="5") as server:
+    with Server(model_with(source), engine=engine, HFSERVE_HANG="5", HFSERVE_TIMEOUT="7") as server:
         [worker] = server.pids("hfserve.doors.worker")
         with contextlib.suppress(httpx.HTTPError):
             assert server.post(json={"seconds": 99}).status_code in {503, 504}
@@ -155,8 +155,8 @@ def test_a_full_queue_is_503_at_once_and_says_when_to_retry(engine, model_with):
 def test_the_deadline_is_504_and_the_next_request_is_answered(engine, model_with):
     with Server(model_with(SLOW), engine=engine, SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1") as server:
         started = time.monotonic()
-        assert_error(server.post(json={"seconds": 2}), 504, kind="DeadlineExceeded")
-        assert time.monotonic() - started < 2
+        assert_error(server.post(json={"seconds": 4}), 504, kind="DeadlineExceeded")
+        assert time.monotonic() - started < 4
         server.wait(lambda: ask(server, {"seconds": 0}) == 200, "an answer")
 
 
@@ -207,52 +207,58 @@ def test_ping_is_503_with_a_reason_until_the_model_is_ready(engine, model_with):
         assert server.post(json={"inputs": "x"}).json() == "x"
 
 
-def test_ping_answers_within_two_seconds_under_full_load(engine):
+def test_ping_answers_within_two_seconds_under_full_load(demo):
     """[9, 10]"""
-    with Server(engine=engine) as server, Load(server, 16, {"inputs": ["I love this " * 30] * 64}) as load:
-        server.wait(lambda: sum(load.counts.values()) > 16, "load")
+    with Load(demo, 16, {"inputs": ["I love this " * 30] * 64}) as load:
+        demo.wait(lambda: sum(load.counts.values()) > 16, "load")
         slowest = 0.0
         for _ in range(20):
             started = time.monotonic()
-            assert httpx.get(server.url + "/ping", trust_env=False, timeout=10).status_code == 200
+            assert httpx.get(demo.url + "/ping", trust_env=False, timeout=10).status_code == 200
             slowest = max(slowest, time.monotonic() - started)
     assert slowest < 2
 
 
-def test_a_slow_client_is_answered_and_holds_up_nobody(engine):
-    with Server(engine=engine, HFSERVE_BODY_TIMEOUT="2") as server:
-        address = urlsplit(server.url)
-        body = b'{"inputs": "I love this"}'
-        head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        with contextlib.ExitStack() as stack:
-            slow = [stack.enter_context(socket.create_connection((address.hostname, address.port))) for _ in range(80)]
-            for connection in slow:
-                connection.sendall(head % len(body))
-            assert ask(server, {"inputs": "I love this"}) == 200
-            for connection in slow[:40]:
-                connection.sendall(body[:10])
-            assert ask(server, {"inputs": "I love this"}) == 200
-            for connection in slow[:40]:
-                connection.sendall(body[10:])
-                assert b" 200 " in connection.recv(65536).splitlines()[0]
-            for connection in slow[40:]:
-                connection.settimeout(15)
-                answer = connection.recv(65536)
-                assert answer == b"" or b" 408 " in answer.splitlines()[0]
+def test_a_slow_client_is_answered_and_holds_up_nobody(demo):
+    address = urlsplit(demo.url)
+    body = b'{"inputs": "I love this"}'
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection((address.hostname, address.port))) for _ in range(80)]
+        for connection in slow:
+            connection.sendall(head % len(body))
+        assert ask(demo, {"inputs": "I love this"}) == 200
+        for connection in slow[:40]:
+            connection.sendall(body[:10])
+        assert ask(demo, {"inputs": "I love this"}) == 200
+        for connection in slow[:40]:
+            connection.sendall(body[10:])
+            assert b" 200 " in connection.recv(65536).splitlines()[0]
+        for connection in slow[40:]:
+            connection.settimeout(15)
+            answer = connection.recv(65536)
+            assert answer == b"" or b" 408 " in answer.splitlines()[0]
 
 
 def test_a_client_that_goes_away_leaves_nothing_running(model_with):
-    with Server(model_with(SLOW), engine="asgi") as server:
+    source = """
+import time
+def model_fn(model_dir): return []
+def predict_fn(data, model):
+    model.append(data["seconds"])
+    time.sleep(data["seconds"])
+    return model
+"""
+    with Server(model_with(source), engine="asgi") as server:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             gone = [
-                pool.submit(httpx.post, server.url + "/invocations", json={"seconds": 1}, timeout=0.3) for _ in range(8)
+                pool.submit(httpx.post, server.url + "/invocations", json={"seconds": 2}, timeout=0.3) for _ in range(8)
             ]
             for each in gone:
                 with pytest.raises(httpx.TimeoutException):
                     each.result(10)
-        started = time.monotonic()
-        assert ask(server, {"seconds": 0}) == 200
-        assert time.monotonic() - started < 2.5
+        ran = server.post(json={"seconds": 0}).json()
+        assert ran.count(2) <= 2
 
 
 def test_a_port_that_is_taken_is_said_at_once():

@@ -2,6 +2,8 @@
 
 import ast
 import base64
+import contextlib
+import functools
 import io
 import json
 import os
@@ -96,12 +98,25 @@ def demo():
         yield server
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Start a server of a tiny model when it is first asked for, with nothing in front."""
+    with contextlib.ExitStack() as servers:
+
+        @functools.cache
+        def served(name):
+            model = tiny.build(name, tmp_path_factory.mktemp("model"))
+            return servers.enter_context(Server(model, engine="bare"))
+
+        yield served
+
+
 @pytest.fixture(scope="module", params=TASKS)
-def task(request, tmp_path_factory):
+def task(request, served):
     """A tiny model of each task."""
-    with Server(tiny.build(request.param, tmp_path_factory.mktemp("model")), engine="bare") as server:
-        server.task = tiny.task_of(request.param)
-        yield server
+    server = served(request.param)
+    server.task = tiny.task_of(request.param)
+    return server
 
 
 def _example(server):
@@ -499,47 +514,47 @@ def test_the_code_can_be_copied(visit, demo):
     assert page.page.evaluate("navigator.clipboard.readText()") == page.code("curl")
 
 
-def test_the_code_reads_files_from_disk(visit, tmp_path):
-    with Server(tiny.build("image-classification", tmp_path / "model"), engine="bare") as server:
-        page = visit(server)
-        answer = page.answer()
-        (tmp_path / "picture.png").write_bytes(base64.b64decode(_example(server)["inputs"]))
-        (tmp_path / "sagemaker").mkdir()
-        (tmp_path / "sagemaker" / "__init__.py").touch()
-        (tmp_path / "sagemaker" / "huggingface.py").write_text(SDK.replace("URL", server.url))
-        expect(page.page.locator("#snippets-note")).to_contain_text("picture.png")
-        assert json.loads(_output(["bash", "-c", page.code("curl")], tmp_path)) == answer
-        for language in ("Python", "SageMaker SDK"):
-            code = page.code(language)
-            assert len(code) < 2000
-            assert ast.literal_eval(_output([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(tmp_path))) == answer
+def test_the_code_reads_files_from_disk(visit, served, tmp_path):
+    server = served("image-classification")
+    page = visit(server)
+    answer = page.answer()
+    (tmp_path / "picture.png").write_bytes(base64.b64decode(_example(server)["inputs"]))
+    (tmp_path / "sagemaker").mkdir()
+    (tmp_path / "sagemaker" / "__init__.py").touch()
+    (tmp_path / "sagemaker" / "huggingface.py").write_text(SDK.replace("URL", server.url))
+    expect(page.page.locator("#snippets-note")).to_contain_text("picture.png")
+    assert json.loads(_output(["bash", "-c", page.code("curl")], tmp_path)) == answer
+    for language in ("Python", "SageMaker SDK"):
+        code = page.code(language)
+        assert len(code) < 2000
+        assert ast.literal_eval(_output([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(tmp_path))) == answer
 
 
-def test_a_picture_of_ones_own_is_sent(visit, tmp_path):
-    with Server(tiny.build("image-classification", tmp_path / "model"), engine="bare") as server:
-        own = tmp_path / "my cat.png"
-        Image.effect_noise((48, 40), 60).convert("RGB").save(own)
-        page = visit(server)
-        page.page.get_by_label("Input").set_input_files(own)
-        expect(page.page.locator(".drop")).to_contain_text("my cat.png")
-        sent, reply = page.run()
-        assert base64.b64decode(sent.post_data_json["inputs"]) == own.read_bytes()
-        assert "'my cat.png'" in page.code("curl")
-        _labels(page, None, reply.json())
+def test_a_picture_of_ones_own_is_sent(visit, served, tmp_path):
+    server = served("image-classification")
+    own = tmp_path / "my cat.png"
+    Image.effect_noise((48, 40), 60).convert("RGB").save(own)
+    page = visit(server)
+    page.page.get_by_label("Input").set_input_files(own)
+    expect(page.page.locator(".drop")).to_contain_text("my cat.png")
+    sent, reply = page.run()
+    assert base64.b64decode(sent.post_data_json["inputs"]) == own.read_bytes()
+    assert "'my cat.png'" in page.code("curl")
+    _labels(page, None, reply.json())
 
 
 # A chat, a stream, a model that is not there yet
 
 
-def test_a_chat_is_written_and_drawn(visit, tmp_path):
-    with Server(tiny.build("text-generation-llama", tmp_path / "model"), engine="bare") as server:
-        page = visit(server)
-        page.page.get_by_role("radio", name="chat").check()
-        page.page.get_by_role("textbox", name="Message", exact=True).fill("hi")
-        page.page.get_by_label("max_new_tokens").fill("4")
-        sent, reply = page.run()
-        assert sent.post_data_json["inputs"] == [{"role": "user", "content": "hi"}]
-        assert page.texts("#answer .said .text") == [m["content"] for m in reply.json()[0]["generated_text"]]
+def test_a_chat_is_written_and_drawn(visit, served):
+    server = served("text-generation-llama")
+    page = visit(server)
+    page.page.get_by_role("radio", name="chat").check()
+    page.page.get_by_role("textbox", name="Message", exact=True).fill("hi")
+    page.page.get_by_label("max_new_tokens").fill("4")
+    sent, reply = page.run()
+    assert sent.post_data_json["inputs"] == [{"role": "user", "content": "hi"}]
+    assert page.texts("#answer .said .text") == [m["content"] for m in reply.json()[0]["generated_text"]]
 
 
 def test_a_stream_is_shown_while_it_comes(visit, model_with):

@@ -71,6 +71,25 @@ def test_a_named_directory_is_served_where_it_lies(ask, tmp_path):
     assert ask(model=str(model)) == Artifact(model, str(model))
 
 
+@pytest.mark.parametrize("where", ["model", "ml/model"])
+def test_a_directory_that_needs_no_work_is_at_hand(ask, tmp_path, where):
+    model = a_model(tmp_path / where, **{"code/inference.py": ""})
+    flags = {"base_dir": tmp_path / "ml", "model": str(model) if where == "model" else None}
+    assert artifacts.at_hand(Settings.read(**flags)) == ask(**flags) == Artifact(model, str(model), (), model / "code")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"model.tar.gz": "x"}, {"config.json": "{}", "code/requirements.txt": "tqdm\n"}],
+    ids=["empty", "an archive", "requirements"],
+)
+def test_what_needs_work_or_words_is_not_at_hand(tmp_path, files):
+    (tmp_path / "model").mkdir()
+    a_directory(tmp_path / "model", files)
+    assert artifacts.at_hand(Settings.read(model=str(tmp_path / "model"))) is None
+    assert artifacts.at_hand(Settings.read(model="org/name", base_dir=tmp_path)) is None
+
+
 def test_a_relative_directory_is_found_from_here(ask, tmp_path, monkeypatch):
     a_model(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
@@ -226,7 +245,7 @@ def test_unpacked_files_have_plain_permissions(ask, tmp_path, run_dir):
     assert (run_dir / "model/tool").stat().st_mode & 0o7777 == 0o755
 
 
-@pytest.mark.parametrize("content", [b"", b"not a tar", gzip.compress(b"not a tar"), b"\x1f\x8b not gzip"])
+@pytest.mark.parametrize("content", [b"", b"not a tar", gzip.compress(b"not a tar", mtime=0), b"\x1f\x8b not gzip"])
 def test_what_is_no_archive_is_refused(ask, tmp_path, content):
     (tmp_path / "m.tar.gz").write_bytes(content)
     with pytest.raises(ArtifactError, match="is not a tar archive, or is damaged"):

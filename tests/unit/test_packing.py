@@ -2,46 +2,26 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tiny
 import tiny_encoders
-from hfserve.runtimes import onednn, packing, tuning
+from hfserve.runtimes import attention, onednn, packing, tuning
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.encoder import EncoderModel, sentences
 from hfserve.runtimes.tokenizing import SAMPLES, Encoder, first_position
 from hfserve.settings import Options
+from tiny_encoders import TEXTS, built, different
 
 TINY = ("bert", "albert", "distilbert", "roberta", "electra", "xlm-roberta", "deberta-v2", "modernbert")
 PADDED = ("deberta-v2-convolution", "mobilebert")
 """Families whose layers mix neighbours, so that sequences in a row would mix."""
 FAMILIES = [*TINY, *(f"more-{name}" for name in tiny_encoders.MODELS)]
-TEXTS = [*SAMPLES, "a", "", "longer and longer " * 30, "ünï côdé 😀", "b c d"]
-
-
-def built(name, path):
-    """The class, the files and what to read of a tiny model, as a task gives them."""
-    from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTextEncoding
-
-    if not name.startswith("more-"):
-        tiny.build(f"text-classification-{name}", path)
-        return AutoModelForSequenceClassification, {}
-    name = name.removeprefix("more-")
-    tiny_encoders.build(name, path)
-    kinds = {"t5": AutoModelForTextEncoding, "qwen2": AutoModel, "marian": _Marian}
-    bare = {"output": lambda answer: answer.last_hidden_state, "per_token": True}
-    return kinds.get(name, AutoModelForSequenceClassification), bare if name in tiny_encoders.BARE else {}
-
-
-class _Marian:
-    @staticmethod
-    def from_pretrained(directory, **options):
-        from transformers.models.marian.modeling_marian import MarianEncoder
-
-        return MarianEncoder.from_pretrained(directory, **options)
 
 
 def plain(name, path):
@@ -52,19 +32,12 @@ def plain(name, path):
     return model, encode, lambda encoded: runtime.forward(model, encoded, encode.pad, **reading), reading
 
 
-def different(ones, others):
-    return max(
-        np.abs(np.asarray(one) - np.asarray(other)).max() / max(1.0, np.abs(np.asarray(other)).max())
-        for one, other in zip(ones, others, strict=True)
-    )
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_packed_model_says_what_the_plain_one_does(name, tmp_path):
-    model, encode, run, reading = plain(name, tmp_path)
+    model, encode, run, _ = plain(name, tmp_path)
     encoded = [encode(text, None)[0] for text in TEXTS if encode(text, None)[0]["input_ids"]]
     alone = [run([each])[0] for each in encoded]
-    tuning.tune(model, sentences(encode), encode.pad, first_position=first_position(model.config), **reading)
+    tuning.tune(model, run, sentences(encode), first_position=first_position(model.config))
     assert packing.is_packed(model) == (name.removeprefix("more-") not in PADDED)
     assert different([run([each])[0] for each in encoded], alone) < 2e-5
     assert different(run(encoded), alone) < 2e-5
@@ -184,3 +157,126 @@ def test_a_pass_is_bounded_by_its_tokens_and_by_what_padding_would_make_of_them(
     assert [len(each) for each in runtime.passes([300] * 20)] == [13, 7]
     assert [len(each) for each in runtime.passes([512] + [2] * 1000)] == [32, 969]
     assert [len(each) for each in runtime.passes([9000, 1])] == [1, 1]
+
+
+IN_ROWS = ("bert", "distilbert", "modernbert", *(f"more-{name}" for name in ("gpt2", "llama", "mistral", "t5", "bart")))
+"""Plain, local, causal, causal and local with shared heads, with a bias, and with a decoder: all by attention."""
+
+
+def flash(query, key, value, bounds, bounds_of_keys, longest, longest_key, *, scale, window_size, enable_gqa):
+    """torch's varlen_attn in words: it needs a GPU."""
+    assert torch.equal(bounds, bounds_of_keys) and bounds.dtype == torch.int32
+    assert longest == longest_key == int(bounds.diff().max())
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    shared_by = query.shape[1] // key.shape[1]
+    behind, before = (len(query) if each < 0 else each for each in window_size)
+    place, sequence = torch.arange(len(query)), torch.bucketize(torch.arange(len(query)), bounds[1:], right=True)
+    distance = place[None] - place[:, None]
+    seen = (sequence[:, None] == sequence) & (distance >= -behind) & (distance <= before)
+    keys, values = (each.repeat_interleave(shared_by, dim=1) for each in (key, value))
+    scores = torch.einsum("qhw,khw->hqk", query, keys) * (scale or query.shape[2] ** -0.5)
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+    return torch.einsum("hqk,khw->qhw", weights, values)
+
+
+@pytest.fixture
+def flashes(monkeypatch):
+    """Stands in for torch's attention on GPUs; the longest sequence of every call."""
+    from torch.nn.attention import varlen
+
+    seen = []
+
+    def noted(*arguments, **options):
+        seen.append(arguments[5])
+        return flash(*arguments, **options)
+
+    monkeypatch.setattr(varlen, "varlen_attn", noted)
+    return seen
+
+
+@pytest.mark.parametrize("way", attention.WAYS)
+@pytest.mark.parametrize("name", IN_ROWS)
+def test_attention_in_few_launches_says_what_that_of_each_sequence_does(name, way, flashes, tmp_path):
+    model, encode, run, _ = plain(name, tmp_path)
+    encoded = [encode(text, None)[0] for text in TEXTS if encode(text, None)[0]["input_ids"]]
+    alone = [run([each])[0] for each in encoded]
+    packing.by_attention(model, first_position(model.config))
+    undo = attention.put_in(model, way)
+    assert different(run(encoded), alone) < 2e-5
+    assert different(run(encoded[:1]), alone[:1]) < 2e-5
+    assert bool(flashes) == (way == "varlen" and name != "more-t5")
+    undo()
+    flashes.clear()
+    assert different(run(encoded), alone) < 2e-5
+    assert not flashes
+
+
+@pytest.mark.parametrize("way", attention.WAYS)
+def test_a_window_forgotten_is_found_out_there_too(way, flashes, tmp_path, monkeypatch):
+    model, encode, run, _ = plain("modernbert", tmp_path)
+    encoded = sentences(encode)
+    alone = [run([each])[0] for each in encoded]
+    packing.by_attention(model, 0)
+    attention.put_in(model, way)
+    monkeypatch.setattr(attention, "_window", lambda causal, window: (-1, -1))
+    monkeypatch.setattr(packing.Row, "mask", lambda *_: None)
+    assert different(run(encoded), alone) > tuning.TOLERANCE
+
+
+@pytest.mark.parametrize(("fault", "taken"), [(None, "_buckets"), (wrong, "")])
+def test_what_cannot_be_done_or_differs_leaves_the_next_way(fault, taken, tmp_path, monkeypatch, caplog):
+    """torch's attention for any length is not there on a CPU, and raises."""
+    caplog.set_level(logging.INFO)
+    model, encode, run, _ = plain("bert", tmp_path)
+    encoded = [encode(text, None)[0] for text in TEXTS]
+    alone = run(encoded)
+    ways = {"varlen": attention.varlen, "buckets": fault or attention.bucketed}
+    monkeypatch.setattr(attention, "WAYS", ways)
+    monkeypatch.setattr(
+        attention, "ways", lambda model: {name: partial(attention.put_in, model, name) for name in ways}
+    )
+    tuning.tune(model, run, encoded, first_position=0, wanted=tuning.Wanted("torch"))
+    assert model.config._attn_implementation == packing.NAME + taken
+    assert "varlen is not for this model" in caplog.text
+    assert ("buckets is not for this model" in caplog.text) == bool(fault)
+    assert different(run(encoded), alone) < 2e-5
+
+
+def test_only_a_packed_model_on_a_gpu_has_another_attention(tmp_path):
+    model, *_ = plain("bert", tmp_path)
+    assert attention.ways(model) == {}
+    packing.by_attention(model, 0)
+    assert attention.ways(model) == {}
+
+
+@pytest.mark.parametrize(
+    ("generation", "dtype", "ways"),
+    [
+        (7, torch.float16, ("buckets",)),
+        (7, torch.float32, ("buckets",)),
+        (8, torch.float32, ("buckets",)),
+        (8, torch.float16, ("varlen", "buckets")),
+        (8, torch.bfloat16, ("varlen", "buckets")),
+        (10, torch.bfloat16, ("varlen", "buckets")),
+    ],
+)
+def test_the_generation_of_a_gpu_and_the_precision_say_which(generation, dtype, ways):
+    assert attention.suited(generation, dtype) == ways
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=80))
+def test_buckets_hold_every_token_once_and_little_else(lengths):
+    buckets = attention.Buckets.of(lengths, torch.device("cpu"))
+    everything = torch.arange(sum(lengths))
+    assert torch.equal(buckets.tokens[buckets.back], everything)
+    assert torch.equal(buckets.tokens[buckets.real].sort().values, everything)
+    assert sum(shape.sequences for shape in buckets.shapes) == len(lengths)
+    owner = everything.new_tensor(range(len(lengths))).repeat_interleave(torch.tensor(lengths))
+    for shape, tokens, real in zip(
+        buckets.shapes, buckets.split(buckets.tokens), buckets.split(buckets.real), strict=True
+    ):
+        assert tokens.shape == real.shape == (shape.sequences, shape.width)
+        assert shape.is_full == bool(real.all())
+        assert shape.width % attention.ALIGNED == 0 or shape.is_full
+        assert all(len(owner[row].unique()) == 1 for row in tokens)
+        assert shape.width - attention.ALIGNED < attention.MOST_PADDING * real.sum(1).float().mean()

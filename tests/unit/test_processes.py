@@ -186,7 +186,7 @@ def test_killing_a_session_kills_what_the_child_started_too(script):
         try:
             child.kill_session()
             assert await child.ended == -signal.SIGKILL
-            await asyncio.wait_for(until(lambda: not exists(grandchild)), 2)
+            await until(lambda: not exists(grandchild))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(grandchild, signal.SIGKILL)

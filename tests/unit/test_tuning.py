@@ -58,7 +58,7 @@ def test_tables_of_rotations_stay_in_float32(tmp_path):
 def test_bfloat16_has_layers_of_onednn(tmp_path, monkeypatch):
     """Taken whatever the clock says: that they are quicker is for bigger models to show."""
     monkeypatch.setattr(onednn, "LEAST_WEIGHTS", 1)
-    monkeypatch.setattr(tuning, "_seconds", lambda run: 0.0)
+    monkeypatch.setattr(tuning, "_best", lambda run: 0.0)
     model = load("bert", tmp_path, dtype="bfloat16").model
     layers = [module for module in model.modules() if isinstance(module, onednn.OneDnnLinear)]
     assert layers and {layer.blocked.dtype for layer in layers} == {torch.bfloat16}
@@ -67,16 +67,35 @@ def test_bfloat16_has_layers_of_onednn(tmp_path, monkeypatch):
 def test_layers_that_are_not_faster_are_undone(tmp_path, monkeypatch):
     times = iter([1.0, 2.0])
     monkeypatch.setattr(onednn, "LEAST_WEIGHTS", 1)
-    monkeypatch.setattr(tuning, "_seconds", lambda run: next(times))
+    monkeypatch.setattr(tuning, "_best", lambda run: next(times))
     model = load("bert", tmp_path).model
     assert not any(isinstance(module, onednn.OneDnnLinear | onednn.Part) for module in model.modules())
+
+
+def test_the_choice_and_its_figures_are_a_line_of_the_log(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    times = iter([1.0, 0.5])
+    monkeypatch.setattr(onednn, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(tuning, "_best", lambda run: next(times))
+    load("bert", tmp_path)
+    [told] = [each for each in caplog.records if each.getMessage() == "tuned"]
+    assert (told.packed, told.layers, told.dtype) == ("attention", "onednn, joined", "float32")
+    assert told.seconds == {"torch": 1.0, "onednn, joined": 0.5}
+
+
+def test_a_model_too_slow_to_time_is_left_as_it_is(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(tuning, "PATIENCE", 0.0)
+    load("bert", tmp_path)
+    [told] = [each for each in caplog.records if each.getMessage() == "tuned"]
+    assert told.layers == "torch" and list(told.seconds) == ["torch"]
 
 
 def test_joined_layers_that_go_wrong_are_taken_apart(tmp_path, monkeypatch, caplog):
     """The first way to lay layers out fails; the second, each for itself, is kept."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(onednn, "LEAST_WEIGHTS", 1)
-    monkeypatch.setattr(tuning, "_seconds", lambda run: 0.0)
+    monkeypatch.setattr(tuning, "_best", lambda run: 0.0)
     monkeypatch.setattr(onednn.Shared, "part", lambda self, number, rows: self.linear(rows)[..., : self.widths[number]])
     model = load("bert", tmp_path).model
     kinds = {type(module) for module in model.modules()}

@@ -6,6 +6,7 @@ so that the supervisor stays small and free to answer meanwhile.
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def resolve(settings: Settings, run_dir: Path) -> Artifact:
         return artifact
     path = install(artifact.code_dir, run_dir, isolated=settings.network_isolation)
     return Artifact(artifact.model_dir, artifact.origin, path, artifact.code_dir)
+
+
+def at_hand(settings: Settings) -> Artifact | None:
+    """The model when there is nothing to unpack, download, install or complain of; None when `resolve` has work."""
+    path = Path(settings.model).expanduser().absolute() if settings.model else settings.model_dir
+    try:
+        entries = _entries(path)
+    except ArtifactError:
+        return None
+    if not entries or _lone_archive(entries):
+        return None
+    code_dir = _code_dir(settings, path)
+    if code_dir and settings.install_requirements and (code_dir / "requirements.txt").exists():
+        return None
+    return Artifact(path, str(path), code_dir=code_dir)
 
 
 def save(artifact: Artifact, run_dir: Path) -> None:
@@ -98,7 +114,7 @@ def _directory(path: Path, settings: Settings, run_dir: Path) -> Artifact:
     entries = _entries(path)
     if not entries:
         raise ArtifactError(f"{path} is empty: it should hold the model's files, or its model.tar.gz")
-    if len(entries) == 1 and entries[0].is_file() and entries[0].name.endswith(SUFFIXES):
+    if _lone_archive(entries):
         return _archive(entries[0], settings, run_dir)
     return Artifact(path, str(path), code_dir=_code_dir(settings, path))
 
@@ -108,6 +124,10 @@ def _entries(directory: Path) -> list[Path]:
         return [entry for entry in directory.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise ArtifactError(f"{directory} cannot be read: {error}") from error
+
+
+def _lone_archive(entries: Sequence[Path]) -> bool:
+    return len(entries) == 1 and entries[0].is_file() and entries[0].name.endswith(SUFFIXES)
 
 
 def _forbidding(settings: Settings) -> str:

@@ -18,6 +18,11 @@ from hfserve.settings import MIB, Settings
 CONNECTIONS = 64
 """Requests that MMS hands on at once; each of its "workers" is such a connection."""
 
+SMALL_BUFFERS = (
+    "-Dio.netty.allocator.maxOrder=6", "-Dio.netty.allocator.numDirectArenas=1", "-Dio.netty.allocator.numHeapArenas=1",
+)  # fmt: skip
+"""Netty takes memory by 512 KiB instead of 16 MiB, which small bodies never fill: 12 MiB less."""
+
 BACKEND = "from hfserve.doors.mms_backend import main\n\nmain()\n"
 
 
@@ -53,7 +58,7 @@ def command(settings: Settings, run_dir: Path, java: str, jar: Path) -> list[str
     """The argv that runs the server itself; its own launcher would orphan it on SIGTERM."""
     return [
         java, "-Xms32m", "-Xmx384m", "-XX:MaxDirectMemorySize=256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-        "-XX:+ExitOnOutOfMemoryError", "-Xshare:auto", f"-Dmodel_server_home={run_dir}",
+        "-XX:+ExitOnOutOfMemoryError", "-Xshare:auto", *SMALL_BUFFERS, f"-Dmodel_server_home={run_dir}",
         f"-Djava.io.tmpdir={run_dir}/tmp",
         f"-Dlog4j.configurationFile=file://{run_dir}/log4j2.xml", *shlex.split(settings.vmargs),
         "-cp", str(jar), "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,

@@ -14,9 +14,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from hfserve.boot import control, mms, nginx
+from hfserve import artifacts
+from hfserve.boot import ask, control, mms, nginx
 from hfserve.boot.processes import Child, Processes, Sink, describe, session
 from hfserve.boot.workers import WorkerProcess
 from hfserve.doors.http import Server, embedded
@@ -233,7 +232,10 @@ class Supervisor:
             self._stand_in = None
 
     async def _resolve(self) -> None:
-        """Find, unpack or download the model in a process of its own, so that this one stays small and awake."""
+        """Find the model; unpack or download it in a process of its own, so that this one stays small and awake."""
+        if at_hand := artifacts.at_hand(self.settings):
+            artifacts.save(at_hand, self.run_dir)
+            return
         argv = [sys.executable, "-m", "hfserve.artifacts", str(self.run_dir)]
         self._children["artifacts"] = child = self._processes.start(
             "artifacts",
@@ -281,16 +283,13 @@ class Supervisor:
 
     async def _watch_mms(self, child: Child) -> None:
         """Ready once MMS has all its connections to the workers."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self.run_dir / "mms-management.sock"))
-        async with httpx.AsyncClient(transport=transport, base_url="http://mms", timeout=2.0) as client:
-            while child.running:
-                with contextlib.suppress(httpx.HTTPError):
-                    description = (await client.get("/models/model")).content
-                    if mms.ready_connections(description) >= mms.connections(self.settings):
-                        break
-                await asyncio.sleep(0.05)
-            else:
-                return
+        while child.running:
+            description = await ask.get(self.run_dir / "mms-management.sock", "/models/model", 2.0)
+            if mms.ready_connections(description) >= mms.connections(self.settings):
+                break
+            await asyncio.sleep(0.05)
+        else:
+            return
         self._mms_health = Health("ready")
         self._end_mms_with_its_backend(child)
 
@@ -326,12 +325,7 @@ class Supervisor:
 
     async def _writing(self) -> int:
         """How many requests nginx is answering."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self.run_dir / "nginx.sock"))
-        async with httpx.AsyncClient(transport=transport, base_url="http://nginx", timeout=1.0) as client:
-            try:
-                return nginx.writing((await client.get("/status")).text)
-            except httpx.HTTPError:
-                return 0
+        return nginx.writing((await ask.get(self.run_dir / "nginx.sock", "/status", 1.0)).decode())
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside all else; a StartError of it ends the server."""

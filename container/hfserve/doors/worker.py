@@ -6,6 +6,7 @@ Started by the supervisor, to which it reports over a pipe: `{"state", "reason"}
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import logging
@@ -32,8 +33,13 @@ from hfserve.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_THRESHOLD = gc.get_threshold()
+
 BEAT = 2.0
 """Seconds between two heartbeats."""
+
+LOADING = 50_000
+"""Objects made between two looks for garbage while the model loads: importing makes very many, and they stay."""
 
 
 class Worker:
@@ -108,8 +114,7 @@ class Worker:
                 http.serve([self._unix(f"worker-{self.slot}.sock") if self._tcp is None else self._public()])
             )
             beating = asyncio.create_task(self._beat(scheduler))
-            gc.collect()
-            gc.freeze()
+            _tidy_up()
             log.info("ready", extra={"task": model.task, "lanes": limits.lanes})
             self._tell("ready", "")
             await self._stop.wait()
@@ -136,9 +141,11 @@ class Worker:
 
     def _limits(self, model: Model) -> Limits:
         chosen = self.settings
-        lanes = chosen.lanes or (device.cores() if model.concurrent else 1)
+        usual = device.at_once(device.choose(chosen.device, self.slot))
         return Limits(
-            lanes=lanes, threads=device.cores(), max_batch=chosen.max_batch, max_batch_tokens=chosen.max_batch_tokens,
+            lanes=chosen.lanes or (usual.lanes if model.concurrent else 1), threads=device.cores(),
+            max_batch=chosen.max_batch or usual.max_batch,
+            max_batch_tokens=chosen.max_batch_tokens or usual.max_batch_tokens,
             max_queued=chosen.max_queued, delay=chosen.batch_delay_ms / 1000,
         )  # fmt: skip
 
@@ -183,6 +190,14 @@ class Worker:
         asyncio.get_running_loop().add_reader(listener, accept)
 
 
+def _tidy_up() -> None:
+    """Give back what loading has left over, and never look again at what it made."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_THRESHOLD)
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def asgi_forward(run_dir: Path) -> asgi.Forward:
     """Hands a request to the supervisor's own application, on its unix socket."""
     import httpx
@@ -210,6 +225,7 @@ def main() -> None:
     parser.add_argument("--report", type=int, required=True)
     parser.add_argument("--tcp", type=int)
     given = parser.parse_args()
+    gc.set_threshold(LOADING)
     worker = Worker(given.run_dir, given.slot, given.report, given.tcp)
     logs.configure(f"worker-{given.slot}", worker.settings.log_level)
     status = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(worker.run())

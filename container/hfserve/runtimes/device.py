@@ -1,17 +1,45 @@
 """Which device a worker computes on, and how many threads it may use."""
 
+import contextlib
 import math
 import os
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hfserve.errors import LoadError, SettingsError
 
 if TYPE_CHECKING:
     import torch
 
+    from hfserve.settings import Options
+
 AMPERE = 8
 """The first generation of NVIDIA's GPUs that computes in bfloat16; a T4 is of generation 7."""
+
+
+class AtOnce(NamedTuple):
+    """How much a worker runs at once where the settings do not say: lanes, and of a batch items and tokens."""
+
+    lanes: int
+    max_batch: int
+    max_batch_tokens: int
+
+
+ON_CPU = (32, 256)
+"""A batch stays in the caches of a core."""
+
+ON_CUDA = AtOnce(2, 64, 4096)
+"""While one lane starts kernels or makes answers, the other's run; a batch fills a pass (runtimes/torch.py)."""
+
+_mine = threading.local()
+
+
+def at_once(device: str) -> AtOnce:
+    """What suits a device: a lane a core on CPU, two on a GPU, elsewhere one, for no more has been tried there."""
+    if device == "cpu":
+        return AtOnce(cores(), *ON_CPU)
+    return ON_CUDA if device.startswith("cuda") else ON_CUDA._replace(lanes=1)
 
 
 def cores() -> int:
@@ -58,6 +86,41 @@ def dtype(wanted: str, device: str) -> "torch.dtype":
     if not device.startswith("cuda"):
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= AMPERE else torch.float16
+
+
+def precision(options: "Options") -> "torch.dtype":
+    """The same for a model that torch alone can run; raises LoadError when OpenVINO is asked for."""
+    if options.runtime == "openvino":
+        raise LoadError(
+            "HFSERVE_RUNTIME=openvino is for text encoders; unset it (and HFSERVE_DTYPE=int8) for this model"
+        )
+    return dtype(options.dtype, options.device)
+
+
+def put(tensor: "torch.Tensor", place: "torch.device") -> "torch.Tensor":
+    """A tensor of the host on a device; nobody waits for a GPU, whose stream keeps the order.
+
+    Pinned memory is handed out anew only when the copy is through, which torch sees to.
+    """
+    return tensor.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else tensor.to(place)
+
+
+def lane(place: "torch.device") -> contextlib.AbstractContextManager[object]:
+    """The calling thread's own stream on a GPU, so that no lane waits for another's kernels; elsewhere nothing.
+
+    It begins after what the default stream was given, where weights are loaded and cast. What is computed inside may
+    leave as copies on the host only: memory of a stream is used again in its order, and no other's.
+    """
+    if place.type != "cuda":
+        return contextlib.nullcontext()
+    import torch
+
+    streams: dict[torch.device, torch.cuda.Stream] = vars(_mine).setdefault("streams", {})
+    if place not in streams:
+        streams[place] = torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
+    stream = streams[place]
+    stream.wait_stream(torch.cuda.default_stream(place))
+    return torch.cuda.stream(stream)
 
 
 def gpus() -> int:

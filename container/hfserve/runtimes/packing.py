@@ -6,7 +6,7 @@ tokens of a batch of eight. Whether a packed pass says what a padded one does is
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,6 +27,9 @@ SQUARE = 512
 BEYOND = ("softcap", "s_aux")
 """What some families ask of their attention, and the function here does not do."""
 
+ABSENT = object()
+"""What an object has of its own where it has only its class's."""
+
 Undo = Callable[[], None]
 
 
@@ -36,7 +39,7 @@ class Row:
 
     lengths: Sequence[int]
     positions: torch.Tensor
-    _masks: dict[tuple[int, bool, int | None], torch.Tensor] = field(default_factory=dict)
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[slice]:
@@ -44,13 +47,18 @@ class Row:
         return [slice(start, end) for start, end in pairwise(accumulate(self.lengths, initial=0))]
 
     def mask(self, length: int, causal: bool, window: int | None) -> torch.Tensor | None:
-        """Which tokens of a sequence see which, None: all do; every layer of a pass asks for the same few."""
+        """Which tokens of a sequence see which, None: all do."""
         key = (length, causal, window if window and window < length else None)
         if key[1:] == (False, None):
             return None
-        if key not in self._masks:
-            self._masks[key] = _mask(*key, self.positions.device)
-        return self._masks[key]
+        mask: torch.Tensor = self.kept(key, lambda: _mask(*key, self.positions.device))
+        return mask
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What is made once, for every layer of a pass asks for the same few."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 _row: ContextVar[Row] = ContextVar("row")
@@ -62,23 +70,23 @@ class Packed:
 
     def __init__(self, base: Any, first_position: int, most_tokens: int | None = None) -> None:
         self.most_tokens = most_tokens
-        self._base = base
+        self.base = base
         self._forward = type(base).forward
-        self._takes = inspect.signature(self._forward).parameters.keys()
+        self.takes = inspect.signature(self._forward).parameters.keys()
         self._first_position = first_position
 
     def __call__(
         self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None, decoder_input_ids: Any = None, **_: Any
     ) -> Any:
         """The encoder's own answer; behind `only`, its hidden states are of those tokens alone."""
-        if "decoder_input_ids" in self._takes and decoder_input_ids is None:
-            decoder_input_ids = _shifted(input_ids, self._base.config.decoder_start_token_id)
+        if "decoder_input_ids" in self.takes and decoder_input_ids is None:
+            decoder_input_ids = _shifted(input_ids, self.base.config.decoder_start_token_id)
         columns = {
             "input_ids": input_ids, "token_type_ids": token_type_ids, "decoder_input_ids": decoder_input_ids,
         }  # fmt: skip
         real = attention_mask.bool()
         lengths = real.sum(1).tolist()
-        answer = self._run({name: column[real] for name, column in columns.items() if column is not None}, lengths)
+        answer = self.run({name: column[real] for name, column in columns.items() if column is not None}, lengths)
         hidden = answer.last_hidden_state[0, : sum(lengths)]
         only = _only.get()
         if only is not None:
@@ -89,21 +97,23 @@ class Packed:
             answer.pooler_output = self._pooled(answer.last_hidden_state)
         return answer
 
-    def _run(self, columns: dict[str, Any], lengths: list[int]) -> Any:
+    def run(self, columns: dict[str, Any], lengths: list[int]) -> Any:
+        """What the encoder says of a row: `columns`, (tokens,) each, of sequences of these lengths."""
         # A lone sequence runs as it is: filling it up would cost the most where nothing else is waiting.
         filler = -sum(lengths) % ROUND if len(lengths) > 1 else 0
-        row = self._row([*lengths, filler] if filler else lengths, columns["input_ids"].device)
+        row = self.row([*lengths, filler] if filler else lengths, columns["input_ids"].device)
         inputs = {name: F.pad(column, (0, filler))[None] for name, column in columns.items()}
         inputs |= {"position_ids": row.positions, "attention_mask": torch.ones_like(row.positions)}
-        more = {"use_cache": False} if "use_cache" in self._takes else {}
-        taken = {name: value for name, value in inputs.items() if name in self._takes}
+        more = {"use_cache": False} if "use_cache" in self.takes else {}
+        taken = {name: value for name, value in inputs.items() if name in self.takes}
         token = _row.set(row)
         try:
-            return self._forward(self._base, **self._masked(taken, row), **more)
+            return self._forward(self.base, **self._masked(taken, row), **more)
         finally:
             _row.reset(token)
 
-    def _row(self, lengths: Sequence[int], device: Any) -> Row:
+    def row(self, lengths: Sequence[int], device: Any) -> Row:
+        """How sequences of these lengths lie in a row."""
         positions = torch.cat([torch.arange(length) for length in lengths])[None] + self._first_position
         return Row(lengths, positions.to(device))
 
@@ -112,9 +122,9 @@ class Packed:
 
     def _pooled(self, hidden: Any) -> Any:
         """The pooler's word on each sequence; ALBERT's is a bare layer with its activation beside it."""
-        pooler = self._base.pooler
+        pooler = self.base.pooler
         if isinstance(pooler, torch.nn.Linear):
-            return self._base.pooler_activation(pooler(hidden[:, 0]))
+            return self.base.pooler_activation(pooler(hidden[:, 0]))
         return pooler(hidden)
 
 
@@ -125,8 +135,8 @@ class PackedByMask(Packed):
     """
 
     def _masked(self, inputs: dict[str, Any], row: Row) -> dict[str, Any]:
-        least = torch.finfo(self._base.dtype).min
-        apart = torch.zeros(1, 1, *([len(row.positions[0])] * 2), dtype=self._base.dtype, device=row.positions.device)
+        least = torch.finfo(self.base.dtype).min
+        apart = torch.zeros(1, 1, *([len(row.positions[0])] * 2), dtype=self.base.dtype, device=row.positions.device)
         return inputs | {"attention_mask": apart.masked_fill(~_together(row), least)}
 
 
@@ -142,7 +152,7 @@ def by_attention(model: Any, first_position: int) -> Undo:
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     base = model.base_model
-    undo = _overridden(
+    undo = overridden(
         (base, "forward", Packed(base, first_position)),
         *((module, "forward", partial(_at_positions, module)) for module in base.modules() if _numbers_itself(module)),
     )
@@ -157,13 +167,13 @@ def by_attention(model: Any, first_position: int) -> Undo:
 def by_mask(model: Any, first_position: int) -> Undo:
     """Pack an encoder that takes a mask of tokens against tokens, as MPNet does."""
     base = model.base_model
-    return _overridden((base, "forward", PackedByMask(base, first_position, SQUARE)))
+    return overridden((base, "forward", PackedByMask(base, first_position, SQUARE)))
 
 
 def by_made_mask(model: Any, first_position: int) -> Undo:
     """Pack an encoder that makes such a mask itself, as DeBERTa does."""
     base = model.base_model
-    return _overridden(
+    return overridden(
         (base, "forward", Packed(base, first_position, SQUARE)),
         (base.encoder, "get_attention_mask", lambda mask: _together(_row.get())),
     )
@@ -199,9 +209,7 @@ def attention(
     is_causal: bool | None = None, sliding_window: int | None = None, position_bias: Any = None, **more: Any,
 ) -> tuple[Any, None]:  # fmt: skip
     """(1, heads, tokens, width) each → (1, tokens, heads, width): a sequence attends to itself only."""
-    if any(more.get(name) is not None for name in BEYOND):
-        raise NotImplementedError(f"attention with {' or '.join(BEYOND)}")
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    causal = looks_back(module, is_causal, more)
     row = _row.get()
     out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
     for length, part in zip(row.lengths, row.parts, strict=True):
@@ -214,6 +222,18 @@ def attention(
             is_causal=causal and mask is None, scale=scaling, enable_gqa=key.shape[1] != query.shape[1],
         ).transpose(1, 2)  # fmt: skip
     return out, None
+
+
+def looks_back(module: Any, is_causal: bool | None, more: Mapping[str, Any]) -> bool:
+    """Whether a token sees only those before it; raises NotImplementedError for what no attention here does."""
+    if any(more.get(name) is not None for name in BEYOND):
+        raise NotImplementedError(f"attention with {' or '.join(BEYOND)}")
+    return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+
+
+def current() -> Row:
+    """The row of the pass under way."""
+    return _row.get()
 
 
 def no_mask(*arguments: Any, **options: Any) -> None:
@@ -250,13 +270,14 @@ def _at_positions(module: Any, like: Any, *ignored: Any, **more: Any) -> Any:
     return type(module).forward(module, like, position_ids=_row.get().positions[0])
 
 
-def _overridden(*changes: tuple[Any, str, Any]) -> Undo:
-    """Put functions over methods of single objects; the function that takes them off again."""
+def overridden(*changes: tuple[Any, str, Any]) -> Undo:
+    """Put something over what single objects have by a name; the function that takes it off again."""
+    before = [(place, name, vars(place).get(name, ABSENT)) for place, name, _ in changes]
     for place, name, function in changes:
         setattr(place, name, function)
 
     def undo() -> None:
-        for place, name, _ in changes:
-            delattr(place, name)
+        for place, name, function in before:
+            delattr(place, name) if function is ABSENT else setattr(place, name, function)
 
     return undo

@@ -24,7 +24,7 @@ MOST_PADDING = 1.25
 def load(auto_class: Any, model_dir: Path, options: Options, dtype: torch.dtype | None = None) -> Any:
     """A model in evaluation mode on its device, in a precision of its own or the settings'; raises LoadError."""
     pickled = only_pickles(model_dir, options)
-    dtype = dtype or device.dtype(options.dtype, options.device)
+    dtype = dtype or device.precision(options)
     try:
         model = auto_class.from_pretrained(
             str(model_dir), trust_remote_code=options.trust_remote_code, local_files_only=True, weights_only=True,
@@ -125,7 +125,7 @@ def forward(
     With `only` it is cut to the tokens of that id, and a packed model computes nothing beyond its encoder for the rest.
     """
     rows: list[Any] = [None] * len(encoded)
-    with torch.inference_mode(), memory_guard(), packing.only(only):
+    with torch.inference_mode(), memory_guard(), packing.only(only), device.lane(model.device):
         for group in _batches(model, [len(each["input_ids"]) for each in encoded]):
             batch = [encoded[i] for i in group]
             inputs = _padded(batch, pad, model.device)
@@ -148,10 +148,11 @@ def _batches(model: Any, lengths: Sequence[int]) -> list[list[int]]:
 
 def _padded(batch: Sequence[dict[str, list[int]]], pad: dict[str, int], place: Any) -> dict[str, torch.Tensor]:
     longest = max(len(each["input_ids"]) for each in batch)
-    return {
-        name: torch.tensor([each[name] + [pad[name]] * (longest - len(each[name])) for each in batch], device=place)
+    columns = {
+        name: torch.tensor([each[name] + [pad[name]] * (longest - len(each[name])) for each in batch])
         for name in batch[0]
     }
+    return {name: device.put(column, place) for name, column in columns.items()}
 
 
 def _rows(answers: Any, batch: Sequence[dict[str, list[int]]], *, per_token: bool, only: int | None) -> list[Any]:

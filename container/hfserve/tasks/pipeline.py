@@ -41,7 +41,7 @@ def build(task_name: str, model_dir: Path, options: Options) -> Any:
     from transformers import pipeline
 
     pickled = runtime.only_pickles(model_dir, options)
-    dtype = device.dtype(options.dtype, options.device)
+    dtype = device.precision(options)
     package = NEEDS.get(task_name)
     if package and not importlib.util.find_spec(package):
         raise LoadError(f"{task_name} needs the package {package}, which is not installed")

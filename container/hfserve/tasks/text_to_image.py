@@ -117,7 +117,7 @@ def load(model_dir: Path, options: Options) -> Any:
             raise
         raise LoadError("text-to-image needs the package diffusers: pip install 'hfserve[diffusers]'") from None
     pickled = [runtime.only_pickles(folder, options) for folder in sorted(model_dir.iterdir()) if folder.is_dir()]
-    dtype = device.dtype(options.dtype, options.device)
+    dtype = device.precision(options)
     logging.disable_progress_bar()
     make: Any = DiffusionPipeline
     try:
