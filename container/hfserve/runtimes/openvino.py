@@ -59,7 +59,9 @@ class Layers:
         from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
         request = self._request()
-        request.infer(row_of(self._packed, columns, lengths), share_inputs=True)
+        for place, column in enumerate(row_of(self._packed, columns, lengths)):
+            _fill(request.get_input_tensor(place), column)
+        request.infer()
         hidden = torch.from_numpy(request.get_output_tensor(0).data)
         pooled = hidden if getattr(self._packed.base, "pooler", None) is not None else None  # the caller pools it
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=hidden, pooler_output=pooled)
@@ -184,6 +186,12 @@ def _rows(model: Any, run: Callable[[], Any]) -> list[list[Any]]:
     finally:
         undo()
     return rows
+
+
+def _fill(tensor: Any, column: Any) -> None:
+    """Copy a column into memory of OpenVINO's own: of Python's, it would wait for the GIL with locks in its hands."""
+    tensor.shape = column.shape
+    tensor.data[:] = column
 
 
 @contextlib.contextmanager
