@@ -163,7 +163,7 @@ class Scheduler:
             if self._turns.requests >= self._limits.max_queued:
                 raise Overloaded(f"{self._limits.max_queued} requests are already waiting; retry later")
             self._turns.put(source, waiting)
-            self._changed.notify(len(waiting))
+            self._changed.notify_all()
         return [each.future for each in waiting]
 
     @property
@@ -178,7 +178,7 @@ class Scheduler:
 
     def _lane(self, number: int) -> None:
         while batch := self._next(number):
-            outcomes, seconds = self._outcomes(batch)
+            outcomes, seconds = self._outcomes(number, batch)
             with self._changed:
                 del self._running[number]
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
@@ -191,10 +191,16 @@ class Scheduler:
                 if self._closed:
                     return []
                 patience = self._patience()
-                if patience == 0 and (batch := self._take()):
+                if patience == 0 and self._is_up(number) and (batch := self._take()):
                     self._running[number] = max(waiting.deadline for waiting in batch)
+                    if self._turns:
+                        self._changed.notify_all()  # the next lane is up
                     return batch
                 self._changed.wait(patience or None)
+
+    def _is_up(self, number: int) -> bool:
+        """Whether all lanes before this one are busy: the first is used the most, and alone is given all threads."""
+        return all(lane in self._running for lane in range(number))
 
     def _take(self) -> list[Waiting]:
         idle = self._limits.lanes - len(self._running)
@@ -209,8 +215,9 @@ class Scheduler:
             return 0.0
         return max(0.0, self._turns.oldest + self._limits.delay - time.monotonic())
 
-    def _outcomes(self, batch: list[Waiting]) -> tuple[list[Outcome], float]:
-        alone = len(self._running) == 1 and not self._turns
+    def _outcomes(self, number: int, batch: list[Waiting]) -> tuple[list[Outcome], float]:
+        # A second thread that ever used several would make more threads than cores, and OpenMP wait less eagerly.
+        alone = number == 0 and len(self._running) == 1 and not self._turns
         threads = self._limits.threads or self._limits.lanes
         share = threads if alone else max(1, threads // self._limits.lanes)
         started = time.monotonic()

@@ -14,7 +14,11 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import uvloop
 
@@ -32,6 +36,8 @@ from hfserve.service import Service
 from hfserve.settings import Settings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _THRESHOLD = gc.get_threshold()
 
@@ -80,10 +86,10 @@ class Worker:
             log.info("loading the model")
             artifact = artifacts.load(self.run_dir)
             sys.path[:0] = [str(path) for path in artifact.python_path]
-            model = await asyncio.to_thread(load, artifact, self.settings, slot=self.slot)
+            model = await _apart(partial(load, artifact, self.settings, slot=self.slot))
             self._tell("starting", "the model is warming up")
             log.info("warming up")
-            await asyncio.to_thread(model.warm_up)
+            await _apart(model.warm_up)
             self._describe(model)
         except StartError as error:
             self._tell("failed", str(error))
@@ -188,6 +194,15 @@ class Worker:
             task.add_done_callback(self._connections.discard)
 
         asyncio.get_running_loop().add_reader(listener, accept)
+
+
+async def _apart(work: Callable[[], T]) -> T:
+    """Do something in a thread that ends with it, and with it the threads that OpenMP made for it."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _tidy_up() -> None:
