@@ -21,6 +21,7 @@ import workload
 
 from hfserve.bench import bodies, size
 from hfserve.bench.load import Bound, Sockets, measure
+from hfserve.boot.workers import HUGE_PAGES, PRIMITIVES
 from hfserve.runtimes import device
 
 CASE = workload.CASES["text-classification"]
@@ -88,7 +89,7 @@ def _alone(what: str, model: Path, precision: str, given: argparse.Namespace, *,
     """The model in a process of its own, with nothing around it."""
     argv = [sys.executable, str(targets.HERE / "limit.py"), str(model), "--way", way, "--batch", str(batch)]
     argv += ["--device", given.device, "--seconds", str(given.seconds), "--warmup", str(given.warmup)]
-    environment = {**targets.clean_environment(), "HFSERVE_DTYPE": precision, "DNNL_PRIMITIVE_CACHE_CAPACITY": "64"}
+    environment = {**HUGE_PAGES, **targets.clean_environment(), **PRIMITIVES, "HFSERVE_DTYPE": precision}
     with Peak(_memory(given.device)) as peak:
         done = subprocess.run(argv, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     figures = json.loads(done.stdout.splitlines()[-1])

@@ -21,6 +21,7 @@ from workload import Case
 
 from hfserve.bench import bodies
 from hfserve.bench.load import Bound, Sockets, measure
+from hfserve.boot.workers import HUGE_PAGES, PRIMITIVES
 
 COMPARED = 50
 """Requests whose answers must be the same from all."""
@@ -146,7 +147,7 @@ def _limit(model: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Sequences per second of the model alone, in a process of its own."""
     argv = [sys.executable, str(targets.HERE / "limit.py"), str(model)]
     argv += ["--seconds", str(given.seconds), "--warmup", str(given.warmup)]
-    environment = {**targets.clean_environment(), "DNNL_PRIMITIVE_CACHE_CAPACITY": "64"}  # as a worker of ours has it
+    environment = {**HUGE_PAGES, **targets.clean_environment(), **PRIMITIVES}  # as a worker of ours has it
     done = subprocess.run(argv, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

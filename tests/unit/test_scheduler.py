@@ -409,6 +409,22 @@ def test_a_batch_that_is_alone_gets_all_threads():
     asyncio.run(main())
 
 
+def test_what_is_alone_is_always_the_first_lanes():
+    lanes = []
+
+    def run(items, threads):
+        lanes.append(threading.current_thread().name)
+        return [item.data for item in items]
+
+    async def main():
+        async with Scheduler(run, Limits(lanes=3)) as scheduler:
+            for value in range(9):
+                await outcomes(submit(scheduler, value))
+
+    asyncio.run(main())
+    assert lanes == ["lane-0"] * 9
+
+
 def test_a_lone_lane_keeps_all_threads_whatever_waits():
     model = Doubling()
 

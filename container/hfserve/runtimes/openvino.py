@@ -35,15 +35,6 @@ TRACED = 48
 Columns = dict[str, torch.Tensor]
 
 
-def is_here() -> bool:
-    """Whether OpenVINO is installed."""
-    try:
-        _openvino()
-    except ImportError:
-        return False
-    return True
-
-
 class Layers:
     """Stands in for `Packed.run`: the same answer, computed by OpenVINO."""
 
@@ -79,11 +70,10 @@ def row_of(packed: Packed, columns: Columns, lengths: list[int]) -> list[Any]:
     """What the network takes, (1, tokens) each: ids, positions, whose each token is, and types where there are."""
     filler = -sum(lengths) % packing.ROUND
     row = packed.row([*lengths, filler] if filler else lengths, "cpu")
-    owner = torch.arange(len(row.lengths)).repeat_interleave(torch.tensor(row.lengths))[None]
     filled = {name: F.pad(column, (0, filler))[None] for name, column in columns.items()}
     ids = filled["input_ids"]
     types = [filled.get("token_type_ids", torch.zeros_like(ids))] if "token_type_ids" in packed.takes else []
-    return [each.numpy() for each in (ids, row.positions, owner, *types)]
+    return [each.numpy() for each in (ids, row.positions, row.owner[None], *types)]
 
 
 def traced(model: Any) -> Any:

@@ -46,6 +46,12 @@ class Row:
         """Where each sequence lies."""
         return [slice(start, end) for start, end in pairwise(accumulate(self.lengths, initial=0))]
 
+    @property
+    def owner(self) -> torch.Tensor:
+        """The number of the sequence that each token is of, (tokens,)."""
+        lengths = torch.tensor(self.lengths, device=self.positions.device)
+        return torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+
     def mask(self, length: int, causal: bool, window: int | None) -> torch.Tensor | None:
         """Which tokens of a sequence see which, None: all do."""
         key = (length, causal, window if window and window < length else None)
@@ -249,9 +255,7 @@ def _mask(length: int, causal: bool, window: int | None, device: Any) -> torch.T
 
 def _together(row: Row) -> torch.Tensor:
     """(1, 1, tokens, tokens): whether two tokens are of one sequence."""
-    lengths = torch.tensor(row.lengths, device=row.positions.device)
-    owner = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
-    return (owner[:, None] == owner)[None, None]
+    return (row.owner[:, None] == row.owner)[None, None]
 
 
 def _shifted(ids: torch.Tensor, start: int) -> torch.Tensor:
