@@ -27,11 +27,11 @@ def preload() -> None:
         with _standing_in(stand_ins):
             for name in WANTED:
                 importlib.import_module(f"transformers.{name}")
+            _make_something()
     except (ImportError, AttributeError) as error:  # this transformers wants more: it is imported as usual
         log.debug("transformers is imported whole: %s", error)
         for name in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
             del sys.modules[name]
-        _make_something()
 
 
 def _make_something() -> None:
