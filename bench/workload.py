@@ -108,6 +108,12 @@ def write_calibration(path: Path) -> None:
     path.write_text("\n".join(_texts(SEED + 3, _words_in_use(), CALIBRATION_COUNT)) + "\n")
 
 
+def both_labels(answer: Any) -> dict[str, float]:
+    """The scores of a model with two labels, of which the answer names the likelier: on a tie a hair may turn it."""
+    ((label, score),) = [(each["label"], each["score"]) for each in answer]
+    return {label: score, {"NEGATIVE": "POSITIVE", "POSITIVE": "NEGATIVE"}[label]: 1 - score}
+
+
 def vector(answer: Any) -> dict[str, float]:
     """The figures of a text's vector by their place; vectors of tokens, `[[…]]`, are averaged to one of length 1."""
     if isinstance(answer[0], list):
@@ -121,8 +127,7 @@ CASES = {
     case.name: case
     for case in (
         Case(
-            "text-classification", (1, 8, 32), plain, b'"label"',
-            lambda answer: {each["label"]: each["score"] for each in answer}, rests=True,
+            "text-classification", (1, 8, 32), plain, b'"label"', both_labels, rests=True,
         ),
         Case(
             "zero-shot-classification", (8,), with_labels, b'"labels"',
