@@ -1,4 +1,4 @@
-# make serve · make test · make check · make docs · make bench · make soak
+# make serve · make test · make check · make docs · make bench · make bench-generation · make soak
 # PORT=9000 changes the port, MODEL=… what is served, TORCH_INDEX=… where torch comes from (see README).
 # BENCH="--rounds 1" are options of bench/run.py, SOAK="--requests 5000" of bench/soak.py.
 
@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve setup test check docs bench soak clean
+.PHONY: serve setup test check docs bench bench-generation soak clean
 
 serve: setup
 	@exec $(BIN)/hfserve serve $(MODEL)
@@ -33,6 +33,9 @@ docs: $(VENV)/.installed
 bench: setup $(VENV)/.dev
 	$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python bench/run.py $(BENCH)
+
+bench-generation: setup $(VENV)/.dev
+	$(BIN)/python bench/generation.py $(BENCH)
 
 soak: setup
 	$(BIN)/python bench/soak.py $(SOAK)

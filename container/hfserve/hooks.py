@@ -30,6 +30,7 @@ HOOKS = {
     "predict_batch_fn": ("items", "model"),
     "output_fn": ("prediction", "accept"),
     "transform_fn": ("model", "body", "content_type", "accept"),
+    "bidi_fn": ("frames", "model"),
 }
 REPLACED_BY_TRANSFORM = ("input_fn", "predict_fn", "predict_batch_fn", "output_fn")
 HANDLE = ("data",)
@@ -60,6 +61,7 @@ class Hooks:
     predict_batch_fn: Hook | None = None
     output_fn: Hook | None = None
     transform_fn: Hook | None = None
+    bidi_fn: Hook | None = None
     pre_model_fn: Hook | None = None
     model_warmup_fn: Hook | None = None
     handle: Hook | None = None
@@ -307,6 +309,8 @@ def _hooks(source: _Source) -> tuple[Hooks, list[str]]:
     for name, function in defined.items():
         bound[name], mistake = _bound(source, name, function, HOOKS[name])
         mistakes += [mistake] if mistake else []
+    if inspect.iscoroutinefunction(defined.get("bidi_fn")):
+        mistakes.append(f"{source.at('bidi_fn')}: bidi_fn should yield its answers, one after the other")
     replaced = [f"{name} ({source.at(name)})" for name in REPLACED_BY_TRANSFORM if name in defined]
     if "transform_fn" in defined and replaced:
         mistakes.append(

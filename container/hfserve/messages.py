@@ -1,6 +1,6 @@
 """Request → Item → Outcome → Reply: the values that pass between the rooms."""
 
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ class Request:
     request_id: str
     deadline: float
     query: str = ""
+    path: str = "/invocations"
 
     @property
     def content_type(self) -> str:
@@ -30,12 +31,22 @@ class Request:
         return self.headers.get("x-amzn-sagemaker-accept") or self.headers.get("accept", "")
 
 
+class Feed:
+    """The way back from an item while it runs: what is made of it, piece by piece, and whether anyone still waits."""
+
+    __slots__ = ("gone", "tell")
+
+    def __init__(self) -> None:
+        self.tell: Callable[[Any], None] | None = None
+        self.gone = False
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One thing to run: items share a forward pass only when their `batch_key` is equal.
 
     `cost` is what the item adds to a batch, in tokens for text and 1 elsewhere; `cut` names the part of the request
-    that was truncated for the model, "" when none was.
+    that was truncated for the model, "" when none was. One that is `stepwise` is run by the model's steps.
     """
 
     data: Any
@@ -43,10 +54,36 @@ class Item:
     batch_key: Hashable = None
     cost: int = 1
     cut: str = ""
+    stepwise: bool = False
+    feed: Feed = field(default_factory=Feed, compare=False, repr=False)
 
 
 Outcome = Any
 """The result of one item, or the exception that stands for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """How a request is answered while it runs: `told` frames each piece of an item, by the item's number; or
+    `answered` frames the outcomes of each part of the items, as soon as those before it are out.
+    """
+
+    content_type: str
+    told: Callable[[int, Any], bytes] | None = None
+    answered: Callable[[int, Sequence[Outcome]], bytes] | None = None
+    parts: Sequence[slice] = ()
+    end: Callable[[], bytes] = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request taken apart: its items, and how their outcomes become a reply, or a stream of them."""
+
+    items: Sequence[Item]
+    finish: Callable[[Sequence[Outcome]], "Reply"]
+    stream: Stream | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What a stream's head says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +94,19 @@ class Batch:
     tokens: int
     waits: Sequence[float]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happened in a step of items made side by side, for the metrics; `left` of the `running` go on."""
+
+    running: int
+    left: int
+    tokens: int
+    used: int
+    blocks: int
+    seconds: float
+    cancelled: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from hfserve.messages import Batch
+from hfserve.messages import Batch, Step
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -40,6 +40,37 @@ class WorkerMetrics:
         self.forward_seconds = Histogram(
             "hfserve_forward_seconds", "Seconds a batch ran.", registry=registry, buckets=SECONDS
         )
+
+        self.tokens = Counter("hfserve_generated_tokens", "Tokens of texts made side by side.", registry=registry)
+        self.cancelled = Counter(
+            "hfserve_generation_cancelled", "Texts ended early: their client went, or it was time.", registry=registry
+        )
+        self.step_seconds = Histogram(
+            "hfserve_step_seconds", "Seconds of a step: a token for each text.", registry=registry, buckets=SECONDS
+        )
+        self.texts = Gauge(
+            "hfserve_texts_running",
+            "Requests whose texts are being made.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.blocks = Gauge(
+            "hfserve_kv_blocks_used", "Blocks of keys and values that are taken.", registry=registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.all_blocks = Gauge(
+            "hfserve_kv_blocks", "Blocks of keys and values there are.", registry=registry, multiprocess_mode="livesum"
+        )
+
+    def observe_step(self, step: Step) -> None:
+        """Count a step of texts made side by side."""
+        self.tokens.inc(step.tokens)
+        self.cancelled.inc(step.cancelled)
+        if step.running:
+            self.step_seconds.observe(step.seconds)
+        self.texts.set(step.left)
+        self.blocks.set(step.used)
+        self.all_blocks.set(step.blocks)
 
     def observe(self, batch: Batch) -> None:
         """Count a batch that was run."""

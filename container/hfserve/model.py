@@ -9,36 +9,29 @@ import inspect
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from hfserve import codecs, hooks, openapi
+from hfserve import codecs, hooks, openai, openapi, streaming
 from hfserve.artifacts import Artifact
 from hfserve.codecs import Records, parameters
 from hfserve.context import Context
-from hfserve.errors import HookError, InvalidInput, LoadError, ModelError, ServeError
+from hfserve.continuous import Steps
+from hfserve.errors import HookError, InvalidInput, LoadError, ModelError, NotAcceptable, NotFound, ServeError
 from hfserve.hooks import Hooks
 from hfserve.logs import request_id
-from hfserve.messages import JSON, Item, Outcome, Reply, Request
+from hfserve.messages import JSON, Item, Job, Outcome, Reply, Request, Stream
 from hfserve.settings import Options, Settings
 from hfserve.streaming import pieces
 from hfserve.tasks import fetch, kinds
-from hfserve.tasks.base import Task, TaskRunner, native
+from hfserve.tasks.base import Task, TaskRunner, Telling, native
 
 log = logging.getLogger(__name__)
 
 TEXTUAL = ("application/json", "text/csv", "application/csv")
 TABLES = ("text/csv", "application/csv")
 NAMED_CUTS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request taken apart: its items, and how their outcomes become a reply."""
-
-    items: Sequence[Item]
-    finish: Callable[[Sequence[Outcome]], Reply]
 
 
 class Model(Protocol):
@@ -49,6 +42,9 @@ class Model(Protocol):
     """Whether several lanes may be in `run` at once."""
     slow_to_read: bool
     """Whether reading even a small request may take long: it names files by URL, or unpacks to a long sound."""
+
+    steps: Sequence[Steps]
+    """What makes stepwise items, each in a thread of its own; none where there are no such items."""
 
     def prepare(self, request: Request) -> Job:
         """Take a request apart; raises ServeError when it cannot be read."""
@@ -69,7 +65,9 @@ class TaskModel:
     def __init__(self, runner: TaskRunner, settings: Settings) -> None:
         self.task = runner.task.name
         self.concurrent = runner.concurrent
+        self.steps: Sequence[Steps] = getattr(runner, "steps", ())
         self._runner = runner
+        self._tells = isinstance(runner, Telling)
         self._settings = settings
         self.slow_to_read = bool(settings.allow_urls) or runner.task.takes in kinds.PLAYED
         self._answered: Any = openapi.UNANSWERED
@@ -77,7 +75,10 @@ class TaskModel:
     def prepare(self, request: Request) -> Job:
         """The items of each record of the body; a body without records is one."""
         data = _read(request, self._settings)
-        records = data if isinstance(data, Records) else [data]
+        if answering := openai.read(request.path, data, self._runner, self._settings.model_name, request.request_id):
+            return self._in_openai_words(answering)
+        data, form = streaming.asked(data, request.accept, of_texts=self._tells)
+        records = _each(data) if form and not self._tells else data if isinstance(data, Records) else [data]
         items: list[Item] = []
         bounds = []
         for number, record in enumerate(records):
@@ -86,6 +87,10 @@ class TaskModel:
             bounds.append(slice(start, len(items)))
         if len(items) > self._settings.max_items:
             raise InvalidInput(f"{len(items)} inputs in one request; this server takes {self._settings.max_items}")
+        cuts = _told_of_cuts(items)
+        if form:
+            stream = self._texts(items, form) if self._tells else self._answers(records, bounds, form)
+            return Job(items, _never, stream, cuts)
 
         def finish(outcomes: Sequence[Outcome]) -> Reply:
             _raise_first(outcomes)
@@ -94,9 +99,57 @@ class TaskModel:
             ]
             answer = answers if isinstance(data, Records) else answers[0]
             reply = _encoded(answer, request, self._default_accept(request, data))
-            return replace(reply, headers=_told_of_cuts(items))
+            return replace(reply, headers=cuts)
 
         return Job(items, finish)
+
+    def _in_openai_words(self, answering: openai.Answering) -> Job:
+        """A request of OpenAI's: an item for each choice."""
+        items = [item for data in answering.requests for item in self._runner.items(data)]
+        cuts = _told_of_cuts(items)
+
+        def finish(outcomes: Sequence[Outcome]) -> Reply:
+            _raise_first(outcomes)
+            return Reply(body=codecs.encode(answering.body(items, outcomes), JSON), headers=cuts)
+
+        if not answering.streams:
+            return Job(items, finish)
+        assert isinstance(self._runner, Telling)
+        events = [self._runner.events(item) for item in items]
+        form = streaming.FORMS[streaming.EVENTS]
+
+        def told(number: int, piece: Any) -> bytes:
+            return b"".join(map(form.event, answering.events(number, items[number], events[number].of(piece))))
+
+        def end() -> bytes:
+            return b"".join(map(form.event, answering.last())) + form.end
+
+        return Job(items, _never, Stream(form.content_type, told=told, end=end), cuts)
+
+    def _texts(self, items: Sequence[Item], form: streaming.Form) -> Stream:
+        """Every token as an event; of plain text, what it adds."""
+        assert isinstance(self._runner, Telling)
+        events = [self._runner.events(item) for item in items]
+
+        def told(number: int, piece: Any) -> bytes:
+            event = events[number].of(piece)
+            if form.content_type == streaming.PLAIN:
+                return form.event(event["token"]["text"])
+            return form.event({"input": number, **event} if len(items) > 1 else event)
+
+        if form.content_type == streaming.PLAIN and len(items) > 1:
+            raise InvalidInput("a stream of plain text is of one input; ask for text/event-stream, or send one")
+        return Stream(form.content_type, told=told, end=lambda: form.end)
+
+    def _answers(self, records: Sequence[Any], bounds: Sequence[slice], form: streaming.Form) -> Stream:
+        """The answer of each input as an event."""
+        if form.content_type == streaming.PLAIN:
+            raise NotAcceptable(f"this task streams {streaming.EVENTS} and {streaming.LINES}")
+
+        def answered(number: int, outcomes: Sequence[Outcome]) -> bytes:
+            return form.event(self._runner.result(records[number], outcomes))
+
+        return Stream(form.content_type, answered=answered, parts=bounds, end=lambda: form.end)
 
     def run(self, items: Sequence[Item], threads: int) -> list[Outcome]:
         """A shared pass; singly when it raises."""
@@ -124,7 +177,7 @@ class TaskModel:
     def openapi(self) -> dict[str, Any]:
         """The task's types, and its example with the answer."""
         options = self._settings.options("cpu")
-        return openapi.document(self._runner.task, options, model=_name(self._settings), answer=self._answered)
+        return openapi.document(self._runner.task, options, model=self._settings.model_name, answer=self._answered)
 
     def _example_failed(self, error: BaseException) -> None:
         """A native task answers its example; some models of other tasks want more than an example can know."""
@@ -158,6 +211,7 @@ class HookModel:
         model_dir: Path, gpu_id: int | None,
     ) -> None:  # fmt: skip
         self.task = runner.task.name if runner else settings.task or "custom"
+        self.steps: Sequence[Steps] = ()
         self.concurrent = False
         self.slow_to_read = False
         self._hooks = functions
@@ -201,9 +255,24 @@ class HookModel:
             context = Context(None, model_dir=self._model_dir, gpu_id=self._gpu_id)
             _guarded("model_warmup_fn", self._hooks.model_warmup_fn, str(self._model_dir), self._model, context)
 
+    @property
+    def talks(self) -> bool:
+        """Whether bidi_fn answers whole connections."""
+        return self._hooks.bidi_fn is not None
+
+    def bidi(self, frames: Any, request: Request) -> Any:
+        """What bidi_fn makes of the frames of a connection: an iterator of answers, async or not."""
+        assert self._hooks.bidi_fn
+        context = Context(request, model_dir=self._model_dir, gpu_id=self._gpu_id)
+        return self._hooks.bidi_fn(frames, self._model, context)
+
+    def failure(self, error: Exception) -> ServeError:
+        """An error of bidi_fn as a client is told of it."""
+        return error if isinstance(error, ServeError) else _user_error(error)
+
     def openapi(self) -> dict[str, Any]:
         """A task's types where the hooks leave requests and answers to it; else what any model of the user's takes."""
-        own, options, model = self._hooks, self._settings.options("cpu"), _name(self._settings)
+        own, options, model = self._hooks, self._settings.options("cpu"), self._settings.model_name
         if self._runner is None or own.input_fn or own.output_fn or own.transform_fn:
             return openapi.custom(options, model=model)
         return openapi.document(self._runner.task, options, model=model)
@@ -269,6 +338,8 @@ class HookModel:
             outcomes = run_or_retry(self._runner.run, items)
             _raise_first(outcomes)
             return self._runner.result(data, outcomes)
+        if not callable(self._model):
+            raise NotFound("this model answers /invocations-bidirectional-stream only; define predict_fn for requests")
         inputs = data.pop("inputs", data) if isinstance(data, dict) else data
         parameters = data.pop("parameters", None) or {} if isinstance(data, dict) else {}
         return self._model(inputs, **parameters)
@@ -287,7 +358,9 @@ class HookModel:
         if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], str):
             answer, content_type = answer
         if _is_stream(answer):
-            return self._dressed(Reply(content_type=content_type, chunks=_telling(pieces(answer))), context)
+            return self._dressed(
+                Reply(content_type=content_type, chunks=_telling(pieces(answer, content_type))), context
+            )
         if isinstance(answer, str):
             answer = answer.encode()
         elif not isinstance(answer, bytes | bytearray | memoryview):
@@ -326,7 +399,8 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
         return HookModel(functions, None, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     if functions.model_fn:
         model = _guarded("model_fn", functions.model_fn, model_dir, context)
-        if not (functions.predict_fn or functions.predict_batch_fn or functions.transform_fn or callable(model)):
+        answering = (functions.predict_fn, functions.predict_batch_fn, functions.transform_fn, functions.bidi_fn)
+        if not (any(answering) or callable(model)):
             raise HookError(f"model_fn returned {type(model).__name__}, which cannot be called; define predict_fn too")
         runner = (
             None
@@ -338,11 +412,13 @@ def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
     options = settings.options(device)
     if device == "cpu" and not functions.any and not options.trust_remote_code:
         lean.preload()
-    if functions.predict_fn or functions.predict_batch_fn or functions.transform_fn:
+    predicting = functions.predict_fn or functions.predict_batch_fn or functions.transform_fn
+    if predicting or functions.bidi_fn:
         from hfserve.tasks import callables
 
         pipe = callables.load(task, artifact.model_dir, options)
-        return HookModel(functions, pipe, None, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
+        own = None if predicting else getattr(pipe, "runner", None) or _runner_of(pipe, artifact.model_dir, options)
+        return HookModel(functions, pipe, own, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
     runner = _runner(task, artifact.model_dir, options)
     if functions.any:
         return HookModel(functions, None, runner, settings, model_dir=artifact.model_dir, gpu_id=gpu_id)
@@ -437,11 +513,6 @@ def _raise_first(outcomes: Sequence[Outcome]) -> None:
             raise outcome
 
 
-def _name(settings: Settings) -> str:
-    """A model's name for people: a path of this machine is nobody's business."""
-    return Path(settings.model).name if settings.model and Path(settings.model).exists() else settings.model or ""
-
-
 def _told_of_cuts(items: Sequence[Item]) -> dict[str, str]:
     """The header that names what was truncated, the first few of many."""
     cut = list(dict.fromkeys(item.cut for item in items if item.cut))
@@ -487,6 +558,19 @@ def _type(request: Request) -> str:
 
 def _is_stream(answer: Any) -> bool:
     return isinstance(answer, Iterator | AsyncIterator) or inspect.isgenerator(answer)
+
+
+def _each(data: Any) -> Sequence[Any]:
+    """A record for each input of a list, with the same parameters."""
+    if isinstance(data, Records):
+        return data
+    if isinstance(data, dict) and isinstance(data.get("inputs"), list):
+        return [{**data, "inputs": each} for each in data["inputs"]]
+    return data if isinstance(data, list) else [data]
+
+
+def _never(outcomes: Sequence[Outcome]) -> Reply:
+    raise AssertionError("a stream has no reply at its end")
 
 
 def _is_body(example: Any) -> bool:

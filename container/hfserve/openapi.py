@@ -10,6 +10,7 @@ from hfserve.settings import Options
 from hfserve.tasks.base import Task
 from hfserve.tasks.kinds import ANSWERED_AS, READ_FROM
 from hfserve.tasks.schemas.base import AtMost
+from hfserve.tasks.schemas.generation import Event
 
 REF = "#/components/schemas/{model}"
 UNANSWERED: Any = object()
@@ -99,6 +100,8 @@ def _invocations(task: Task, schemas: _Schemas, request: Any, reply: Any, answer
         answered["examples"] = {"example": {"summary": "What this model answered to the example", "value": answer}}
     reads = {kind: _in_form(kind) for kind in READ_FROM[task.takes]} if task.takes in READ_FROM else {}
     gives: dict[str, Any] = {kind: {} for kind in ANSWERED_AS.get(task.gives, ())}
+    if task.streams:
+        gives["text/event-stream"] = {"schema": schemas.add(Event, "Event")}
     return {
         "operationId": "invoke",
         "summary": f"{task.takes} in, {task.gives} out".capitalize(),

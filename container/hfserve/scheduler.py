@@ -1,7 +1,8 @@
 """Groups waiting items into batches for the lanes, and gives every waiter its own outcome.
 
 A lane is a thread that runs one batch at a time. A free lane runs what is there at once (no waiting on purpose);
-requests take turns, so that a long one starves nobody; items that nobody waits for any more are dropped unrun.
+requests take turns, so that a long one starves nobody; items that nobody waits for any more are dropped unrun. Items
+that are made step by step go to a thread that steps for all of them (continuous.py).
 """
 
 import asyncio
@@ -10,13 +11,14 @@ import logging
 import math
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from hfserve.continuous import Continuous, Steps
 from hfserve.errors import ModelError, NotReady, Overloaded
-from hfserve.messages import Batch, Item, Outcome
+from hfserve.messages import Batch, Item, Outcome, Step
+from hfserve.turns import Turns, Waiting, settle
 
 log = logging.getLogger(__name__)
 
@@ -37,97 +39,15 @@ class Limits:
     delay: float = 0.0
 
 
-@dataclass(slots=True)
-class Waiting:
-    """An item, and the future of whoever waits for its outcome."""
-
-    item: Item
-    future: "asyncio.Future[Any]"
-    deadline: float
-    arrived: float
-
-
-class Turns:
-    """The waiting items of many requests, each request in its own line; lines take turns."""
-
-    def __init__(self) -> None:
-        self._lines: OrderedDict[Hashable, deque[Waiting]] = OrderedDict()
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def requests(self) -> int:
-        """How many requests have an item waiting."""
-        return len(self._lines)
-
-    @property
-    def oldest(self) -> float:
-        """When the item that is next arrived."""
-        return next(iter(self._lines.values()))[0].arrived
-
-    def put(self, source: Hashable, waiting: Sequence[Waiting]) -> None:
-        """Let the items of one request wait."""
-        if waiting:
-            self._lines.setdefault(source, deque()).extend(waiting)
-        self._size += len(waiting)
-
-    def take(self, most: int, most_tokens: int) -> list[Waiting]:
-        """The next batch: items that may share a pass, one from each request in turn, at least one in all."""
-        taken: list[Waiting] = []
-        tokens = 0
-        passed_over: list[tuple[Hashable, deque[Waiting]]] = []
-        while self._lines and len(taken) < most:
-            source, line = next(iter(self._lines.items()))
-            head = line[0]
-            if head.future.done():
-                self._pop(source, line)
-                continue
-            fits = not taken or (
-                head.item.batch_key == taken[0].item.batch_key and tokens + head.item.cost <= most_tokens
-            )
-            if not fits:
-                passed_over.append((source, self._lines.pop(source)))
-                continue
-            self._lines.move_to_end(source)
-            tokens += head.item.cost
-            taken.append(self._pop(source, line))
-        for source, line in reversed(passed_over):
-            self._lines[source] = line
-            self._lines.move_to_end(source, last=False)
-        return taken
-
-    def forget_abandoned(self) -> None:
-        """Drop the items that nobody waits for any more."""
-        for source, line in list(self._lines.items()):
-            live = deque(w for w in line if not w.future.done())
-            self._size -= len(line) - len(live)
-            if live:
-                self._lines[source] = live
-            else:
-                del self._lines[source]
-
-    def clear(self) -> list[Waiting]:
-        """Everybody who waits, who then waits no more."""
-        left = [waiting for line in self._lines.values() for waiting in line]
-        self._lines.clear()
-        self._size = 0
-        return left
-
-    def _pop(self, source: Hashable, line: deque[Waiting]) -> Waiting:
-        self._size -= 1
-        waiting = line.popleft()
-        if not line:
-            del self._lines[source]
-        return waiting
-
-
 class Scheduler:
     """The only caller of the model. Lanes live inside `async with`; leaving answers whoever still waits."""
 
-    def __init__(self, run: Run, limits: Limits, *, observe: Callable[[Batch], None] = lambda batch: None) -> None:
+    def __init__(
+        self, run: Run, limits: Limits, *, steps: Sequence[Steps] = (),
+        observe: Callable[[Batch], None] = lambda batch: None, observe_step: Callable[[Step], None] = lambda step: None,
+    ) -> None:  # fmt: skip
         self._run = run
+        self._continuous = Continuous(steps, limits.threads or limits.lanes, observe_step) if steps else None
         self._limits = limits
         self._observe = observe
         self._turns = Turns()
@@ -140,6 +60,8 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         for number in range(self._limits.lanes):
             threading.Thread(target=self._lane, args=(number,), name=f"lane-{number}", daemon=True).start()
+        if self._continuous:
+            self._continuous.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -147,9 +69,8 @@ class Scheduler:
             self._closed = True
             left = self._turns.clear()
             self._changed.notify_all()
-        for waiting in left:
-            if not waiting.future.done():
-                waiting.future.set_exception(NotReady("the server stopped before this request was run; retry"))
+        for waiting in [*left, *(self._continuous.close() if self._continuous else ())]:
+            settle(waiting, NotReady("the server stopped before this request was run; retry"))
 
     def submit(self, items: Sequence[Item], *, source: Hashable, deadline: float) -> "list[asyncio.Future[Any]]":
         """Let the items of one request (`source`) wait; their futures in order. Raises Overloaded."""
@@ -158,23 +79,31 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise NotReady("the server is stopping; retry")
-            if self._turns.requests >= self._limits.max_queued:
-                self._turns.forget_abandoned()
-            if self._turns.requests >= self._limits.max_queued:
+            if self.queued >= self._limits.max_queued:
+                self._forget_abandoned()
+            if self.queued >= self._limits.max_queued:
                 raise Overloaded(f"{self._limits.max_queued} requests are already waiting; retry later")
-            self._turns.put(source, waiting)
+            if self._continuous:
+                self._continuous.put(source, [each for each in waiting if each.item.stepwise])
+            self._turns.put(source, [each for each in waiting if not (self._continuous and each.item.stepwise)])
             self._changed.notify_all()
         return [each.future for each in waiting]
 
     @property
     def overdue(self) -> float:
         """Seconds that the most belated running batch is past the deadline of all its items; 0 when none is."""
-        return max([0.0, *(time.monotonic() - deadline for deadline in list(self._running.values()))])
+        stepping = self._continuous.overdue if self._continuous else 0.0
+        return max([stepping, *(time.monotonic() - deadline for deadline in list(self._running.values()))])
 
     @property
     def queued(self) -> int:
         """How many requests wait."""
-        return self._turns.requests
+        return self._turns.requests + (self._continuous.queued if self._continuous else 0)
+
+    def _forget_abandoned(self) -> None:
+        self._turns.forget_abandoned()
+        if self._continuous:
+            self._continuous.forget_abandoned()
 
     def _lane(self, number: int) -> None:
         while batch := self._next(number):
@@ -232,14 +161,7 @@ class Scheduler:
 
     def _deliver(self, batch: list[Waiting], outcomes: list[Outcome], seconds: float) -> None:
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            if waiting.future.done():
-                continue
-            if isinstance(outcome, StopIteration):  # which a future refuses to hold
-                waiting.future.set_exception(ModelError("the model's code raised StopIteration"))
-            elif isinstance(outcome, BaseException):
-                waiting.future.set_exception(outcome)
-            else:
-                waiting.future.set_result(outcome)
+            settle(waiting, outcome)
         now = time.monotonic()
         waits = [max(0.0, now - seconds - waiting.arrived) for waiting in batch]
         self._observe(Batch(len(batch), sum(waiting.item.cost for waiting in batch), waits, seconds))

@@ -3,13 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
+from hfserve import live
 from hfserve.errors import DeadlineExceeded, ModelError, NotReady, ServeError
 from hfserve.logs import request_id
-from hfserve.messages import Reply, Request
+from hfserve.messages import Item, Job, Reply, Request
 from hfserve.metrics import WorkerMetrics
-from hfserve.model import BrokenDevice, Job, Model
+from hfserve.model import BrokenDevice, Model
 from hfserve.scheduler import Scheduler
 from hfserve.streaming import begin
 
@@ -23,8 +26,15 @@ class Service:
     """Answers requests with a model; tells `broken` why when the process can compute no more (contract row 12)."""
 
     def __init__(
-        self, model: Model, scheduler: Scheduler, metrics: WorkerMetrics, *, broken: Callable[[str], None] = log.error
+        self,
+        model: Model,
+        scheduler: Scheduler,
+        metrics: WorkerMetrics,
+        *,
+        stream_s: float = 0.0,
+        broken: Callable[[str], None] = log.error,
     ) -> None:
+        self._stream_s = stream_s
         self._broken = broken
         self._model = model
         self._scheduler = scheduler
@@ -66,20 +76,36 @@ class Service:
             raise NotReady("the server is stopping; send this request to another one")
         large = len(request.body) > LARGE or self._model.slow_to_read
         job: Job = await asyncio.to_thread(self._model.prepare, request) if large else self._model.prepare(request)
-        futures = self._scheduler.submit(job.items, source=object(), deadline=request.deadline)
         try:
             async with asyncio.timeout(request.deadline - time.monotonic()):
-                outcomes = await asyncio.gather(*futures, return_exceptions=True)
-                reply = await asyncio.to_thread(job.finish, outcomes) if large else job.finish(outcomes)
+                reply = self._stream(job, request) if job.stream else await self._finished(job, request, large)
                 if reply.chunks is None:
                     return reply
-                chunks = await begin(reply.chunks, request.request_id)
-                return Reply(reply.status, b"", reply.content_type, reply.headers, chunks)
+                return replace(reply, chunks=await begin(reply.chunks, request.request_id, reply.content_type))
         except TimeoutError:
             raise DeadlineExceeded("the answer was not ready before the deadline") from None
+
+    async def _finished(self, job: Job, request: Request, large: bool) -> Reply:
+        """The reply when all is made."""
+        futures = self._scheduler.submit(job.items, source=object(), deadline=request.deadline)
+        try:
+            outcomes = await asyncio.gather(*futures, return_exceptions=True)
+            return await asyncio.to_thread(job.finish, outcomes) if large else job.finish(outcomes)
         finally:
-            for future in futures:
+            for item, future in zip(job.items, futures, strict=True):
+                item.feed.gone = True
                 future.cancel()
+
+    def _stream(self, job: Job, request: Request) -> Reply:
+        """A reply whose pieces are made while it goes out."""
+        assert job.stream
+        source, until = object(), request.deadline + self._stream_s
+
+        def submit(items: Sequence[Item]) -> list[asyncio.Future[Any]]:
+            return self._scheduler.submit(items, source=source, deadline=until)
+
+        chunks = live.chunks(job, submit, until)
+        return Reply(content_type=job.stream.content_type, headers=job.headers, chunks=chunks)
 
     def _count(self, status: int, seconds: float) -> None:
         self._metrics.in_flight.dec()

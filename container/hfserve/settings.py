@@ -142,6 +142,10 @@ class Settings(BaseSettings):
         None, "HFSERVE_MAX_BATCH_TOKENS", ge=1,
         help="Most tokens run together, padding included; one item always runs; unset: 256 on CPU, 4096 on GPU.",
     )  # fmt: skip
+    kv_cache_mb: int | None = _field(
+        None, "HFSERVE_KV_CACHE_MB", ge=1,
+        help="Memory for the keys and values of all texts being generated, in MiB; unset: half of what is free.",
+    )  # fmt: skip
     batch_delay_ms: FiniteFloat = _field(
         0, "SAGEMAKER_TS_MAX_BATCH_DELAY", "HFSERVE_BATCH_DELAY_MS", ge=0,
         help="Milliseconds that a free lane waits for company; 0 runs what is there, which is fastest.",
@@ -156,6 +160,10 @@ class Settings(BaseSettings):
     timeout_min: FiniteFloat | None = _field(
         None, "SAGEMAKER_MODEL_SERVER_TIMEOUT", gt=0, help="The same in minutes, when the seconds are unset."
     )
+    stream_s: FiniteFloat = _field(
+        480, "HFSERVE_STREAM_TIMEOUT", gt=0,
+        help="Seconds a stream may take once it has begun; then it ends with an error. SageMaker ends it after 480.",
+    )  # fmt: skip
     body_timeout_s: FiniteFloat = _field(
         30, "HFSERVE_BODY_TIMEOUT", gt=0, help="Seconds between two pieces of a request body before it is answered 408."
     )
@@ -248,6 +256,11 @@ class Settings(BaseSettings):
         return self.playground == "on" or (self.playground == "auto" and not self.on_sagemaker)
 
     @property
+    def model_name(self) -> str:
+        """The model's name for people: a path of this machine is nobody's business."""
+        return Path(self.model).name if self.model and Path(self.model).exists() else self.model or ""
+
+    @property
     def model_dir(self) -> Path:
         """Where SageMaker puts the model."""
         return self.base_dir / "model"
@@ -266,6 +279,9 @@ class Options:
     allow_pickle: bool = False
     allow_urls: str = ""
     max_new_tokens: int = 16_384
+    lanes: int | None = None
+    max_batch: int | None = None
+    kv_cache_mb: int | None = None
     max_labels: int = 1_000
     max_pixels: int = 50_000_000
     max_audio_s: float = 3_600

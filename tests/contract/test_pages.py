@@ -179,6 +179,7 @@ def test_the_example_of_a_task_runs_and_its_answer_is_drawn(visit, task):
     page = visit(task)
     if task.task == "text-generation":
         page.page.get_by_label("do_sample").select_option("false")
+        page.page.locator("#accept").select_option("application/json")
     sent, reply = page.run()
     example, answer = _example(task), reply.json()
     assert sent.post_data_json["inputs"] == example["inputs"]
@@ -552,9 +553,24 @@ def test_a_chat_is_written_and_drawn(visit, served):
     page.page.get_by_role("radio", name="chat").check()
     page.page.get_by_role("textbox", name="Message", exact=True).fill("hi")
     page.page.get_by_label("max_new_tokens").fill("4")
+    page.page.locator("#accept").select_option("application/json")
     sent, reply = page.run()
     assert sent.post_data_json["inputs"] == [{"role": "user", "content": "hi"}]
     assert page.texts("#answer .said .text") == [m["content"] for m in reply.json()[0]["generated_text"]]
+
+
+def test_text_streams_unless_another_form_is_chosen(visit, served):
+    server = served("text-generation-llama")
+    page = visit(server)
+    expect(page.page.locator("#accept")).to_have_value("text/event-stream")
+    page.page.get_by_label("do_sample").select_option("false")
+    page.page.get_by_label("max_new_tokens").fill("24")
+    sent, reply = page.run()
+    assert reply.headers["content-type"] == "text/event-stream"
+    whole = server.post(json={**sent.post_data_json, "stream": False}).json()[0]["generated_text"]
+    shown = page.page.locator("#answer .text").text_content()
+    assert shown and sent.post_data_json["inputs"] + shown == whole
+    assert "stream=True" in page.code("Python") or "text/event-stream" in page.code("curl")
 
 
 def test_a_stream_is_shown_while_it_comes(visit, model_with):

@@ -1,3 +1,4 @@
+import asyncio
 import math
 import pickle
 import sys
@@ -91,6 +92,35 @@ def test_an_async_hook_runs_to_its_end():
     assert found.input_fn("b", "t", CONTEXT) == ["b", "t"]
     assert found.predict_fn("d", "m", CONTEXT) == ["d", "m", CONTEXT]
     assert hasattr(found.output_fn("p", "a", CONTEXT), "__anext__")
+
+
+TALKS = """
+async def bidi_fn(frames, model, context):
+    async for frame in frames:
+        yield [frame, model, context]
+"""
+
+
+def test_bidi_fn_is_bound_like_the_others_and_may_be_a_generator_of_either_kind(tmp_path):
+    (tmp_path / "inference.py").write_text(TALKS)
+
+    async def talk(bidi_fn):
+        async def frames():
+            yield "a"
+
+        return [answer async for answer in bidi_fn(frames(), "m", CONTEXT)]
+
+    found = find(tmp_path)
+    assert found.any
+    assert asyncio.run(talk(found.bidi_fn)) == [["a", "m", CONTEXT]]
+    (tmp_path / "inference.py").write_text("def bidi_fn(frames, model):\n    yield from frames\n")
+    assert list(find(tmp_path).bidi_fn(iter("ab"), "m", CONTEXT)) == ["a", "b"]
+
+
+def test_a_bidi_fn_that_never_yields_is_a_mistake(tmp_path):
+    (tmp_path / "inference.py").write_text("async def bidi_fn(frames, model):\n    return 'once'\n")
+    (told,) = hooks.problems(tmp_path, "inference.py", None)
+    assert told == f"{tmp_path.name}/inference.py:1: bidi_fn should yield its answers, one after the other"
 
 
 def test_transform_fn_can_stand_alone():

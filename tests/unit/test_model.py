@@ -474,7 +474,7 @@ def test_a_generator_becomes_the_chunks_of_a_stream(form, hooked):
     async def collect():
         return [chunk async for chunk in reply.chunks]
 
-    assert asyncio.run(collect()) == [b"a", b'{"b":1}\n']
+    assert asyncio.run(collect()) == [b"a", b'data: {"b":1}\n\n']
     assert (reply.body, reply.content_type) == (b"", "text/event-stream")
 
 

@@ -481,7 +481,7 @@ def test_wrong_inputs_are_named(runner, inputs, told):
         ({"stop": [""]}, "parameters.stop: "),
         ({"stop": ["a"] * 17}, "parameters.stop: "),
         ({"seed": -1}, "parameters.seed: "),
-        ({"details": True}, "parameters.details: Input should be False"),
+        ({"watermark": True}, "parameters.watermark: Input should be False"),
         ({"handle_long_generation": "fill"}, "parameters.handle_long_generation: Input should be 'hole'"),
         ({"tokenizer_encode_kwargs": {"chat_template": "x"}}, "parameters.tokenizer_encode_kwargs.chat_template: not"),
         ({"tools": "x"}, "parameters.tools: "),

@@ -1,5 +1,6 @@
 """What the supervisor answers itself, by ASGI: health, figures, and the pages that show what is served."""
 
+import time
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -31,9 +32,12 @@ def app(
     parameters: Callable[[], Mapping[str, object]],
     *,
     openapi: Path,
+    model: str,
     playground: bool,
 ) -> Starlette:
     """The application; its three functions are asked at each request, and the file `openapi` is read."""
+
+    started = time.time()
 
     async def ping(http: Request) -> Response:
         now = health()
@@ -62,6 +66,16 @@ def app(
             )
         return Response(openapi.read_bytes(), media_type="application/json", headers={"Cache-Control": "no-cache"})
 
+    async def models(http: Request) -> Response:
+        served = {"id": model, "object": "model", "created": int(started), "owned_by": "hfserve"}
+        name = http.path_params.get("name")
+        if name is None:
+            return JSONResponse({"object": "list", "data": [served]})
+        if name != model:
+            rid = request_id(http.headers)
+            return response(Reply.of_error(NotFound(f"there is no model {name[:100]}; there is {model}"), rid), rid)
+        return JSONResponse(served)
+
     async def page(http: Request) -> Response:
         path = http.url.path
         if path == "/" and not playground:
@@ -78,10 +92,12 @@ def app(
 
     answers = {
         "/ping": ping, "/metrics": show_metrics, "/execution-parameters": execution_parameters,
-        "/openapi.json": show_openapi, "/docs": page, "/": page, "/assets/{name}": asset,
+        "/openapi.json": show_openapi, "/v1/models": models, "/v1/models/{name:path}": models,
+        "/docs": page, "/": page, "/assets/{name}": asset,
     }  # fmt: skip
     routes = [Route(path, answers[path], methods=methods) for path, methods in CONTROL_ROUTES.items()]
     routes.append(Route("/invocations", invocations, methods=["POST"]))
+    routes.append(Route("/invocations-bidirectional-stream", invocations, methods=["GET"]))
     return Starlette(routes=routes, exception_handlers={HTTPException: http_error})
 
 

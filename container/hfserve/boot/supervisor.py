@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from hfserve import artifacts
+from hfserve import artifacts, openai
 from hfserve.boot import ask, control, mms, nginx
 from hfserve.boot.processes import Child, Processes, Sink, describe, session
 from hfserve.boot.workers import WorkerProcess
@@ -185,7 +185,8 @@ class Supervisor:
     def _server(self, *headers: tuple[str, str]) -> Server:
         application = control.app(
             self.health, self._metrics_text, self._execution_parameters,
-            openapi=self.run_dir / "openapi.json", playground=self.settings.has_playground,
+            openapi=self.run_dir / "openapi.json", model=self.settings.model_name or openai.UNNAMED,
+            playground=self.settings.has_playground,
         )  # fmt: skip
         return embedded(application, timeout_graceful_shutdown=1, headers=list(headers))
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -12,8 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
+from hfserve import openai
 from hfserve.doors.mms_protocol import request as request_behind_nginx
 from hfserve.doors.stash import Stash
 from hfserve.errors import MethodNotAllowed, NotFound, NotReady, PayloadTooLarge, RequestTimeout, ServeError
@@ -27,7 +28,10 @@ VALID_ID = re.compile(r"[\w.:@/+=-]{1,128}", re.ASCII)
 Forward = Callable[[HttpRequest], Awaitable[Response]]
 
 
-def app(service: "Service", stash: Stash, settings: Settings, *, forward: Forward | None = None) -> Starlette:
+def app(
+    service: "Service", stash: Stash, settings: Settings, *, forward: Forward | None = None,
+    also: Sequence[BaseRoute] = (),
+) -> Starlette:  # fmt: skip
     """The worker's HTTP application. With nothing in front, `forward` hands the supervisor's addresses to it."""
 
     async def invoke(http: HttpRequest) -> Response:
@@ -40,8 +44,8 @@ def app(service: "Service", stash: Stash, settings: Settings, *, forward: Forwar
         except ClientDisconnect:
             return Response(status_code=499)
         if alone:
-            query = http.url.query
-            request = Request(body, _lower(http.headers), rid, time.monotonic() + settings.timeout, query)
+            url = http.url
+            request = Request(body, _lower(http.headers), rid, time.monotonic() + settings.timeout, url.query, url.path)
         else:
             request = request_behind_nginx(_lower(http.headers), body, time.monotonic(), settings.timeout)
         reply = await unless_gone(http, service.answer(request))
@@ -51,19 +55,25 @@ def app(service: "Service", stash: Stash, settings: Settings, *, forward: Forwar
         reply = stash.take(http.path_params["ticket"])
         return response(reply or Reply.of_error(NotReady("this answer is gone; retry"), request_id(http.headers)), "")
 
-    routes = [Route("/invocations", invoke, methods=["POST"])]
+    routes = [*also, *(Route(path, invoke, methods=["POST"]) for path in INVOKED)]
     if forward is None:
         routes.append(Route("/_reply/{ticket}", fetch, methods=["GET"]))
     else:
+        routes.append(Route("/", invoke, methods=["POST"]))
         routes += [Route(path, forward, methods=methods) for path, methods in CONTROL_ROUTES.items()]
     return Starlette(routes=routes, exception_handlers={HTTPException: http_error})
 
+
+INVOKED = ("/invocations", *openai.PATHS)
+"""What the model answers; a POST to / is one to /invocations, as with Text Generation Inference."""
 
 CONTROL_ROUTES: Mapping[str, list[str]] = {
     "/ping": ["GET", "POST"],
     "/metrics": ["GET"],
     "/execution-parameters": ["GET"],
     "/openapi.json": ["GET"],
+    "/v1/models": ["GET"],
+    "/v1/models/{name:path}": ["GET"],
     "/docs": ["GET"],
     "/": ["GET"],
     "/assets/{name}": ["GET"],

@@ -95,8 +95,9 @@ def request(headers: Mapping[str, str], body: bytes, now: float, timeout: float)
     headers = dict(headers)
     headers["content-type"] = headers.pop("x-hfserve-content-type", "")
     query = headers.pop("x-hfserve-query", "")
+    path = headers.pop("x-hfserve-path", "/invocations")
     waited = _waited(headers.pop("x-hfserve-start", ""))
-    return Request(body, headers, headers.pop("x-hfserve-request-id", ""), now - waited + timeout, query)
+    return Request(body, headers, headers.pop("x-hfserve-request-id", ""), now - waited + timeout, query, path)
 
 
 def _waited(start: str) -> float:

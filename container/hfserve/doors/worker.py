@@ -24,6 +24,7 @@ import uvloop
 
 from hfserve import artifacts, logs
 from hfserve.doors import asgi
+from hfserve.doors.bidi import Bidi
 from hfserve.doors.http import Server, embedded
 from hfserve.doors.mms_protocol import MmsDoor
 from hfserve.doors.stash import Stash
@@ -109,10 +110,13 @@ class Worker:
     async def _serve(self, model: Model) -> None:
         metrics = WorkerMetrics(model.task)
         limits = self._limits(model)
-        async with Scheduler(model.run, limits, observe=metrics.observe) as scheduler:
-            service = Service(model, scheduler, metrics, broken=self._give_up)
+        async with Scheduler(
+            model.run, limits, steps=model.steps, observe=metrics.observe, observe_step=metrics.observe_step
+        ) as scheduler:
+            service = Service(model, scheduler, metrics, stream_s=self.settings.stream_s, broken=self._give_up)
             stash = Stash()
-            http = self._http(service, stash)
+            bidi = Bidi(service, model, self.settings, broken=self._give_up)
+            http = self._http(service, stash, bidi)
             self._listen_for_connections(MmsDoor(
                 service, stash, slot=self.slot, timeout=self.settings.timeout, tmp_dir=self.run_dir / "tmp"
             ))  # fmt: skip
@@ -125,6 +129,7 @@ class Worker:
             self._tell("ready", "")
             await self._stop.wait()
             service.drain()
+            await bidi.drain()
             http.should_exit = True
             await serving
             beating.cancel()
@@ -138,12 +143,13 @@ class Worker:
         """The listening socket of the whole server, when nothing is in front."""
         return socket.socket(fileno=self._tcp)
 
-    def _http(self, service: Service, stash: Stash) -> Server:
+    def _http(self, service: Service, stash: Stash, bidi: Bidi) -> Server:
         forward = asgi_forward(self.run_dir) if self._tcp is not None else None
-        application = asgi.app(service, stash, self.settings, forward=forward)
+        application = asgi.app(service, stash, self.settings, forward=forward, also=bidi.routes)
         return embedded(
-            application, timeout_keep_alive=75, timeout_graceful_shutdown=int(self.settings.drain_s) or None
-        )
+            application, message=self.settings.body_limit, timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(self.settings.drain_s) or None,
+        )  # fmt: skip
 
     def _limits(self, model: Model) -> Limits:
         chosen = self.settings

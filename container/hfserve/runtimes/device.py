@@ -32,6 +32,11 @@ ON_CPU = (32, 256)
 ON_CUDA = AtOnce(2, 64, 4096)
 """While one lane starts kernels or makes answers, the other's run; a batch fills a pass (runtimes/torch.py)."""
 
+MEMORY_LIMITS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
 _mine = threading.local()
 
 
@@ -126,6 +131,16 @@ def lane(place: "torch.device") -> contextlib.AbstractContextManager[object]:
 def gpus() -> int:
     """GPUs of this machine, counted without loading torch."""
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def free_memory() -> int:
+    """Bytes of memory that this machine has left, or the cgroup's limit leaves."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    for limit, used in MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no limit, or no such cgroup
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(free, 0)
 
 
 def _quota_v2(root: Path) -> float | None:

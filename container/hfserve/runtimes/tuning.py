@@ -81,6 +81,35 @@ def tune(
     log.info("tuned", extra={**asdict(found), "packed": found.packed or "no", "dtype": precision, "known": bool(note)})
 
 
+def quicken(model: Any, answers: Callable[[], list[Any]], step: Callable[[], Any]) -> None:
+    """Give a decoder on CPU oneDNN's layers where `answers` stay as they are and a `step` on all cores takes less time.
+
+    A model so large that its layers could not stand beside the new ones is left as it is.
+    """
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    able = model.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not able or weights > device.free_memory():
+        return
+    with threads(device.cores()):
+        plain, began = answers(), time.monotonic()
+        seconds = {"torch": _best(step)}
+        if time.monotonic() - began > PATIENCE:
+            return
+        undo: Undo = onednn.convert(model, step)
+        try:
+            same = _most(answers(), plain) <= CLOSE[model.dtype]
+            seconds["onednn"] = _best(step)
+        except Exception as error:  # private operators may refuse in any way
+            log.debug("oneDNN is not for this model: %s", error)
+            same = False
+        if same and seconds["onednn"] < seconds["torch"]:
+            onednn.let_go(model)
+            log.info("tuned", extra={"layers": "onednn", "seconds": seconds})
+        else:
+            undo()
+            log.info("tuned", extra={"layers": "torch", "seconds": seconds})
+
+
 class _Tuner:
     def __init__(
         self, model: Any, run: Run, examples: Examples, first_position: int, wanted: Wanted, memo: Memo | None

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hfserve.messages import Item, Outcome
 from hfserve.settings import Options
@@ -17,7 +17,7 @@ class Task:
 
     `takes` and `gives` name the kinds of the request and the answer (TEXT, IMAGE, LABELS …), `example` is a request
     that any model of the task can answer, `native` the "module:class" that runs it, None for the pipeline wrapper,
-    `schema` the types of requests and answers.
+    `schema` the types of requests and answers; `streams` whether a text is told token by token.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Task:
     aliases: tuple[str, ...] = ()
     native: str | None = None
     schema: Schema = field(default=Schema(Any, Any), repr=False)
+    streams: bool = False
 
 
 def native(task: Task, model_dir: Path, options: Options) -> "TaskRunner":
@@ -52,3 +53,18 @@ class TaskRunner(Protocol):
 
     def result(self, data: Any, results: Sequence[Any]) -> Any:
         """The answer to `data` from the results of its items, in the shape of transformers' pipeline."""
+
+
+class Events(Protocol):
+    """The pieces of one text as events, in their order."""
+
+    def of(self, piece: Any) -> dict[str, Any]:
+        """The event of a piece: its `token` with the `text` it adds; the last one has `details`."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A task that can tell its texts while they are made: its items hand pieces to their feed."""
+
+    def events(self, item: Item) -> Events:
+        """What tells an item's pieces; raises InvalidInput for one that cannot be told."""

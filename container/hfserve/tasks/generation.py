@@ -2,17 +2,21 @@
 
 import contextlib
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
+from hfserve.runtimes.generation import EOS, LENGTH, STOP, Token, rowwise
 from hfserve.runtimes.tokenizing import load_tokenizer
 from hfserve.settings import Options
+from hfserve.tasks.steps import Ended, Piece, unfit
 
 MOST_PADDING = 2.0
 """As runtimes.torch has it, but higher: a step of the decoder costs more than padding in the prompts."""
@@ -25,6 +29,15 @@ The experts' code is also switched while `generate()` runs, and states are kept,
 """
 OURS = frozenset({"seed", "clean_up_tokenization_spaces"})
 """Parameters of `schemas.generation.Generation` that are not for `generate()`."""
+
+GREEDY = "greedy"
+"""The key of all who take the likeliest token, whatever else they ask for."""
+
+MOST_KNOWN = 256
+"""Sets of processors that are kept for the next request that asks for the same."""
+
+BEAMS = "a search with beams has no text before its end; leave out num_beams, or stream"
+SEVERAL = "parameters.num_return_sequences: a stream is of one text"
 
 _numbers = threading.Lock()
 """Held by whoever draws from torch's random numbers, which the whole process shares."""
@@ -45,6 +58,11 @@ class Words:
             return [
                 decode(row, skip_special_tokens=skip_special, clean_up_tokenization_spaces=clean_up) for row in rows
             ]
+
+
+def ids_of(told: int | Sequence[int] | None) -> frozenset[int]:
+    """The ids of a setting that has one, several or none."""
+    return frozenset([told] if isinstance(told, int) else told or ())
 
 
 def samples(model: Any, generation: Mapping[str, Any]) -> bool:
@@ -84,8 +102,7 @@ def _outcomes(items: Sequence[Item], generated: Callable[[Sequence[Item]], list[
     try:
         return generated(items)
     except ValueError as error:
-        reason = runtime.first_line(error).partition(": ")[2]
-        return [InvalidInput(f"the parameters do not go together: {reason}") for _ in items]
+        return [unfit(error) for _ in items]
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> torch.Tensor:
@@ -104,6 +121,106 @@ def generate(
     with torch.inference_mode(), runtime.memory_guard(), _randomness(model, generation, seed):
         tokens: torch.Tensor = model.generate(**there, **generation, **more).cpu()
     return tokens.reshape(count, -1, tokens.shape[-1])
+
+
+class Processors:
+    """What changes scores before a token is chosen, as `generate()` would make it of the same settings."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._known: OrderedDict[Hashable, tuple[Any, Hashable]] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def of(self, generation: Mapping[str, Any], prompt: Sequence[int]) -> tuple[Any, Hashable]:
+        """The processors, and a key where texts of equal keys can be processed together; raises InvalidInput."""
+        key = tuple((name, repr(value)) for name, value in sorted(generation.items()) if name != "max_new_tokens")
+        with self._turn:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        made = self._made(generation, prompt)
+        if not rowwise(made):
+            return made, None
+        shared = key if made or samples(self._model, generation) else GREEDY
+        with self._turn:
+            self._known[key] = made, shared
+            if len(self._known) > MOST_KNOWN:
+                self._known.popitem(last=False)
+        return made, shared
+
+    def _made(self, generation: Mapping[str, Any], prompt: Sequence[int]) -> Any:
+        model, given = self._model, torch.tensor([prompt], device=self._model.device)
+        try:
+            config, _ = model._prepare_generation_config(None, **generation)
+            config.max_length = len(prompt) + generation["max_new_tokens"]
+            model._prepare_special_tokens(config, device=model.device)
+            return model._get_logits_processor(
+                config, input_ids_seq_length=len(prompt), encoder_input_ids=given, device=model.device
+            )
+        except ValueError as error:
+            raise unfit(error) from error
+
+
+class _Teller:
+    """Hands tokens to an item's feed as `generate()` makes them, one later, for the last says how the text ended."""
+
+    def __init__(self, item: Item, ends: frozenset[int]) -> None:
+        self._item = item
+        self._ends = ends
+        self._began = time.monotonic()
+        self._first = 0.0
+        self._has_prompt = False
+        self._made: list[int] = []
+
+    def put(self, tokens: torch.Tensor) -> None:
+        """The prompt, then every token."""
+        if not self._has_prompt:
+            self._has_prompt = True
+            return
+        for token in tokens.flatten().tolist():
+            if self._made:
+                self._tell(Piece(Token(self._made[-1])))
+            self._made.append(token)
+            self._first = self._first or time.monotonic() - self._began
+
+    def end(self) -> None:
+        """The last one."""
+        if self._made:
+            how = ended(self._item, self._made, self._ends)
+            how = replace(how, first_s=self._first, total_s=time.monotonic() - self._began)
+            self._tell(Piece(Token(self._made[-1]), how))
+
+    def _tell(self, piece: Piece) -> None:
+        if self._item.feed.tell:
+            self._item.feed.tell(piece)
+
+
+def ended(item: Item, made: Sequence[int], ends: frozenset[int]) -> Ended:
+    """How a text ended that `generate()` made, by its tokens: behind the one that ends it is filling."""
+    asked = item.parameters["generate"]
+    most = asked.get("max_new_tokens") or asked["max_length"] - 1
+    place = next((i for i, token in enumerate(made) if token in ends), None)
+    count = len(made) if place is None else place + 1
+    finish = EOS if place is not None else LENGTH if count >= most else STOP
+    return Ended(finish, count, item.cost, item.parameters["seed"])
+
+
+def telling(item: Item, ends: frozenset[int]) -> dict[str, Any]:
+    """What `generate()` is given to tell of an item's text while it makes it; nothing when nobody listens."""
+    return {"streamer": _Teller(item, ends)} if item.feed.tell else {}
+
+
+def stopping(items: Sequence[Item], stopped: Callable[[Sequence[int]], bool] | None = None) -> dict[str, Any]:
+    """What ends a text before its time: a string in it, or that nobody waits for it any more."""
+    from transformers import StoppingCriteriaList
+
+    def ended(rows: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        gone = all(item.feed.gone for item in items)
+        found = [gone or bool(stopped and stopped(row)) for row in (rows.tolist() if stopped else [()] * len(rows))]
+        return torch.tensor(found, device=rows.device)
+
+    criteria: Any = StoppingCriteriaList
+    return {"stopping_criteria": criteria([ended])}
 
 
 @contextlib.contextmanager

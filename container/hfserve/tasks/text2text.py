@@ -14,9 +14,10 @@ from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import UNLIMITED
 from hfserve.settings import Options
+from hfserve.tasks import generation as shared
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import cuts, parse, places, split, string, too_long
-from hfserve.tasks.generation import ALONE, OURS, Words, batch_key, generate, in_groups, padded
+from hfserve.tasks.narration import Events
 from hfserve.tasks.schemas import generation as schemas
 
 KEYS = {"summarization": "summary_text", "translation": "translation_text", "text2text-generation": "generated_text"}
@@ -30,7 +31,7 @@ NAMED = 12
 """Languages that an error names."""
 
 
-NOT_GENERATE = OURS | {"truncation", "src_lang", "tgt_lang"}
+NOT_GENERATE = shared.OURS | {"truncation", "src_lang", "tgt_lang"}
 """Parameters that are not for `generate()`."""
 
 
@@ -41,7 +42,8 @@ class Text2Text:
         from transformers import AutoModelForSeq2SeqLM
 
         self._model = runtime.load(AutoModelForSeq2SeqLM, model_dir, options)
-        self._alone = self._model.config.model_type in ALONE
+        self._alone = self._model.config.model_type in shared.ALONE
+        self._ends = shared.ids_of(self._model.generation_config.eos_token_id)
         self.concurrent = not self._alone
         self._words = _Words(model_dir, _positions(self._model.config, "encoder"), options)
         self._options = options
@@ -70,7 +72,7 @@ class Text2Text:
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """For each item its generated texts, as the pipeline words them."""
-        return in_groups(items, self._generated, alone=self._alone)
+        return shared.in_groups(items, self._generated, alone=self._alone)
 
     def result(self, data: Any, results: Sequence[Any]) -> Any:
         """As the pipeline shapes it: of a list, each text's answer stands bare when it is the only one."""
@@ -78,6 +80,23 @@ class Text2Text:
         if not isinstance(inputs, list):
             return results[0]
         return [each[0] for each in results] if all(len(each) == 1 for each in results) else list(results)
+
+    def events(self, item: Item) -> Events:
+        """An item's tokens as events; a search with beams that nobody asked for gives way to the likeliest token."""
+        generation, clean = item.parameters["generate"], item.parameters["clean_up_tokenization_spaces"]
+        if item.parameters["searches"]:
+            raise InvalidInput(shared.BEAMS)
+        if generation.get("num_return_sequences", 1) > 1:
+            raise InvalidInput(shared.SEVERAL)
+        generation["num_beams"] = 1
+
+        def decode(ids: Sequence[int]) -> str:
+            return self._words.decode([ids], clean)[0]
+
+        return Events(
+            decode, frozenset(self._words.tokenizer.all_special_ids), shown=lambda text: text,
+            text_of=lambda token: self._words.decode([[token]], False, skip_special=False)[0],
+        )  # fmt: skip
 
     def _item(self, text: str, place: str, chosen: Any, generation: dict[str, Any]) -> Item:
         fits = cuts(chosen.truncation)
@@ -96,9 +115,10 @@ class Text2Text:
         parameters = {
             "generate": generation,
             "seed": chosen.seed,
+            "searches": (chosen.num_beams or 1) > 1,
             "clean_up_tokenization_spaces": chosen.clean_up_tokenization_spaces,
         }
-        return Item(encoded, parameters, batch_key(self._model, generation), length, place if cut else "")
+        return Item(encoded, parameters, shared.batch_key(self._model, generation), length, place if cut else "")
 
     def _bounded(self, generation: dict[str, Any]) -> dict[str, Any]:
         """With one of the two limits of length, within the decoder's positions, and no least length beyond it."""
@@ -117,10 +137,13 @@ class Text2Text:
         return bounded
 
     def _generated(self, items: Sequence[Item]) -> list[Outcome]:
+        if len(items) > 1 and any(item.feed.tell for item in items):
+            return [outcome for item in items for outcome in self._generated([item])]
         pads = {"input_ids": self._words.pad or 0, "attention_mask": 0}
-        inputs = {name: padded([item.data[name] for item in items], pad) for name, pad in pads.items()}
+        inputs = {name: shared.padded([item.data[name] for item in items], pad) for name, pad in pads.items()}
         asked = items[0].parameters
-        tokens = generate(self._model, inputs, asked["generate"], asked["seed"])
+        told = shared.telling(items[0], self._ends) | shared.stopping(items)
+        tokens = shared.generate(self._model, inputs, asked["generate"], asked["seed"], **told)
         return [
             [{self._key: text} for text in self._words.decode(rows, item.parameters["clean_up_tokenization_spaces"])]
             for item, rows in zip(items, tokens, strict=True)
@@ -156,7 +179,7 @@ class Text2Text:
         return replace(task, example={**task.example, "parameters": parameters})
 
 
-class _Words(Words):
+class _Words(shared.Words):
     """The words of many languages, if the model has such."""
 
     def __init__(self, model_dir: Path, positions: int | None, options: Options) -> None:

@@ -1,10 +1,13 @@
 """text-generation: a prompt or a chat gone on with, as transformers' pipeline does it.
 
-Prompts whose requests ask for the same share a pass, padded on the left, where that changes no answer.
+Texts are made token by token, all side by side, where the model's attention allows it. Others, and searches with beams,
+go through `generate()`: prompts whose requests ask for the same share a pass, padded on the left, where that changes no
+answer.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,20 @@ import torch
 
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
+from hfserve.runtimes import generation, tuning
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import SAMPLES, UNLIMITED
 from hfserve.settings import Options
 from hfserve.tasks import generation as shared
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import cuts, kind, parse, string, too_long
+from hfserve.tasks.narration import Events, details
 from hfserve.tasks.requests import Form, fields, parts
 from hfserve.tasks.schemas.generation import Generation
 from hfserve.tasks.schemas.generation import TextGeneration as Parameters
+from hfserve.tasks.steps import Ended, Piece, Steps, told
+
+log = logging.getLogger(__name__)
 
 USUAL = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}
 """The pipeline's defaults, for what neither the request nor the model's files say."""
@@ -30,6 +38,11 @@ ASKED = frozenset(Generation.model_fields) - shared.OURS
 STOPS = ("stop", "stop_sequence", "stop_sequences", "stop_strings")
 EDGE = 8
 """Tokens read beside a stop string's own: tokenizers drop spaces at the edge of a text."""
+ONLY_GENERATE = (
+    "penalty_alpha", "dola_layers", "guidance_scale", "assistant_early_exit", "prompt_lookup_num_tokens",
+    "prefix_allowed_tokens_fn", "watermarking_config", "constraints", "force_words_ids", "custom_generate",
+)  # fmt: skip
+"""Settings of a model's files that ask for a way of generating that only `generate()` knows."""
 NEUTRAL = {
     "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0,
@@ -70,6 +83,11 @@ class TextGeneration:
         self._answers_parsed = bool(getattr(self._words.tokenizer, "response_template", None))
         self._alone = self._answers_parsed or not self._keeps_company()
         self.concurrent = _is_concurrent(self._model)
+        self.chats = bool(self._words.tokenizer.chat_template)
+        self._special = frozenset(self._words.tokenizer.all_special_ids)
+        self._processors = shared.Processors(self._model)
+        self._engines = self._made_engines()
+        self.steps = [Steps(engine, self._of_texts) for engine in self._engines]
 
     def items(self, data: Any) -> list[Item]:
         """An item for each prompt or chat, encoded."""
@@ -102,8 +120,12 @@ class TextGeneration:
         settled |= {"max_new_tokens": tokens, **self._least(generation, prompt, tokens, chosen)}
         start = Prompt(ids or [self._beginning(place)], given, empty=not ids)
         key = self._batch_key(settled, chosen, len(start.ids))
-        parameters = {"generate": settled, "chosen": chosen}
-        return Item(start, parameters, key, len(start.ids), place if cut or shortened else "")
+        parameters: dict[str, Any] = {"generate": settled, "chosen": chosen, "seed": chosen.seed}
+        stepwise = self._is_stepwise(settled)
+        if stepwise:
+            parameters["wanted"] = self._wanted(settled, chosen, start.ids)
+            self._check_room(parameters["wanted"], place)
+        return Item(start, parameters, key, len(start.ids), place if cut or shortened else "", stepwise)
 
     def _encoded(self, given: Any, place: str, chosen: Parameters) -> tuple[list[int], bool]:
         """The tokens of a prompt, and whether lengths in the request cut it."""
@@ -206,9 +228,138 @@ class TextGeneration:
         key = shared.batch_key(self._model, generation)
         return key, tuple(stops), length if counted else None
 
+    def message(self, item: Item, text: str) -> dict[str, Any]:
+        """What a model's own template finds in an answer to a chat: words, thoughts, calls of tools."""
+        if not self._answers_parsed:
+            return {}
+        (read,) = self._words.decode([item.data.ids], None, skip_special=False)
+        return self._parsed(text, read, item.parameters["chosen"])
+
+    # Token by token
+
+    def events(self, item: Item) -> Events:
+        """An item's tokens as events."""
+        chosen, given = item.parameters["chosen"], item.data.given
+        if not item.stepwise and self._setting("num_beams", item.parameters["generate"], 1) > 1:
+            raise InvalidInput(shared.BEAMS)
+        if self._count(item.parameters["generate"]) > 1:
+            raise InvalidInput(shared.SEVERAL)
+        skip = chosen.skip_special_tokens is not False and not self._answers_parsed
+        clean = chosen.clean_up_tokenization_spaces
+
+        def decode(ids: Sequence[int]) -> str:
+            return self._words.decode([ids], clean, skip_special=skip)[0]
+
+        def shown(text: str) -> str:
+            return given + text if chosen.return_full_text and isinstance(given, str) else text
+
+        return Events(decode, self._special, shown=shown, text_of=self._text_of)
+
+    def _made_engines(self) -> list[generation.Engine]:
+        """What makes many texts side by side, if it says what `generate()` says: one for each lane."""
+        if not self.concurrent:
+            return []
+        rows = self._sample_rows()
+        try:
+            engines = generation.engines(self._model, self._options, positions=self._limit)
+            apart, together = [self._logits([row])[0] for row in rows], engines[0].logits(rows)
+        except Exception as error:
+            log.info("texts are made in batches, not side by side: %s", runtime.first_line(error))
+            return []
+        if not self._alike(apart, together):
+            log.info("texts are made in batches: side by side this model would say something else")
+            generation.release(self._model)
+            return []
+        if self._options.runtime == "auto":
+            first = engines[0]
+            crowd = rows[:1] * (generation.TRIED if first.tokens >= generation.TRIED * self._limit else 1)
+            tuning.quicken(self._model, lambda: first.logits(rows), lambda: first.logits(crowd, steps=3))
+        return engines
+
+    def _is_stepwise(self, settled: Mapping[str, Any]) -> bool:
+        """Whether a text can be made token by token: there is no search, and nothing that only `generate()` does."""
+        if not self._engines or any(self._setting(name, settled, None) for name in ONLY_GENERATE):
+            return False
+        sampled = shared.samples(self._model, settled)
+        return self._setting("num_beams", settled, 1) == 1 and (sampled or self._count(settled) == 1)
+
+    def _setting(self, name: str, settled: Mapping[str, Any], usual: Any) -> Any:
+        value = settled.get(name, self._known.get(name))
+        return usual if value is None else value
+
+    def _count(self, settled: Mapping[str, Any]) -> int:
+        return int(self._setting("num_return_sequences", settled, 1))
+
+    def _check_room(self, wanted: Sequence[generation.Wanted], place: str) -> None:
+        """Refuse at once what could never run."""
+        engine = self._engines[0]
+        if not engine.fits(wanted):
+            raise InvalidInput(
+                f"{place}: {len(wanted)} text{'s' * (len(wanted) > 1)} of up to {wanted[0].tokens} tokens, prompt "
+                f"included, are more than this server has memory for ({engine.tokens} tokens; "
+                "HFSERVE_KV_CACHE_MB); ask for fewer"
+            )
+
+    def _wanted(self, settled: Mapping[str, Any], chosen: Parameters, ids: Sequence[int]) -> list[generation.Wanted]:
+        """What is asked of the engine, for each text of a prompt."""
+        processors, key = self._processors.of(settled, ids)
+        stops = _stops(chosen)
+        seed = chosen.seed
+        wanted = generation.Wanted(
+            ids, settled["max_new_tokens"], self._ends_of(settled), processors, key,
+            sample=shared.samples(self._model, settled), seed=seed, stops=self._stopped(stops),
+            logprobs=(chosen.top_n_tokens or 0) if chosen.details is True or chosen.top_n_tokens else None,
+        )  # fmt: skip
+        seeds = [None if seed is None else seed + i for i in range(self._count(settled))]
+        return [replace(wanted, seed=each) for each in seeds]
+
+    def _ends_of(self, settled: Mapping[str, Any]) -> frozenset[int]:
+        """The tokens that end a text."""
+        return shared.ids_of(self._setting("eos_token_id", settled, None))
+
+    def _stopped(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+        """Whether the last token ended a text at a string; transformers' own way takes seconds with many words."""
+        if not stops:
+            return None
+        longest = max(len(stop.encode()) for stop in stops) + EDGE
+
+        def stopped(ids: Sequence[int]) -> bool:
+            tail = ids[-longest:]
+            text, before = self._words.decode([tail, tail[:-1]], False, skip_special=False)
+            return _ends(text, before, stops)
+
+        return stopped
+
+    def _of_texts(self, item: Item, texts: Sequence[generation.Text]) -> Outcome:
+        """The records of a prompt whose texts the engine made."""
+        records = self._answer(item, [text.ids for text in texts])
+        if item.parameters["chosen"].details:
+            for record, text in zip(records, texts, strict=True):
+                record["details"] = self._details(item, told(text), text.made)
+        return records
+
+    def _details(self, item: Item, ended: Ended, tokens: Sequence[generation.Token]) -> dict[str, Any]:
+        """How a text ended, with each of its tokens where they were asked for."""
+        if item.parameters["chosen"].details == "brief":
+            return details(ended)
+        events = self.events(replace(item, stepwise=True))
+        *before, last = tokens
+        pieces = [*map(Piece, before), Piece(last, ended)]
+        shown = [events.of(piece) for piece in pieces]
+        top = [each.get("top_tokens", []) for each in shown]
+        return {
+            **details(ended), "prefill": [], "tokens": [each["token"] for each in shown],
+            **({"top_tokens": top} if any(top) else {}),
+        }  # fmt: skip
+
+    def _text_of(self, token: int) -> str:
+        return self._words.decode([[token]], False, skip_special=False)[0]
+
     # The model
 
     def _generated(self, items: Sequence[Item]) -> list[Outcome]:
+        if len(items) > 1 and any(item.feed.tell for item in items):  # what is told is told of one at a time
+            return [outcome for item in items for outcome in self._generated([item])]
         rows = [item.data.ids for item in items]
         inputs = {
             "input_ids": shared.padded(rows, self._pad or 0, left=True),
@@ -219,9 +370,19 @@ class TextGeneration:
         tokens = shared.generate(self._model, inputs, asked["generate"], asked["chosen"].seed, **stopping)
         longest = inputs["input_ids"].shape[1]
         return [
-            self._answer(item, [sequence[longest - len(item.data.ids) :].tolist() for sequence in sequences])
+            self._whole(item, [sequence[longest - len(item.data.ids) :].tolist() for sequence in sequences])
             for item, sequences in zip(items, tokens, strict=True)
         ]
+
+    def _whole(self, item: Item, sequences: Sequence[list[int]]) -> Outcome:
+        """The records of a prompt, whose rows `generate()` filled up behind the text's end."""
+        records = self._answer(item, sequences)
+        if item.parameters["chosen"].details:
+            for record, sequence in zip(records, sequences, strict=True):
+                ended = shared.ended(item, sequence[len(item.data.ids) :], self._ends_of(item.parameters["generate"]))
+                made = [generation.Token(each) for each in sequence[len(item.data.ids) :][: ended.tokens]]
+                record["details"] = self._details(item, ended, made)
+        return records
 
     def _stopping(self, stops: Sequence[str]) -> dict[str, Any]:
         """What ends a text at a string: transformers' own needs seconds for each, with a large vocabulary."""
@@ -247,12 +408,18 @@ class TextGeneration:
             return False
         if self._pad not in self._words.tokenizer.all_special_ids:
             return False
-        rows = [self._words.tokenizer(text)["input_ids"] for text in (SAMPLES[0], SAMPLES[1])]
-        rows = [row[: max(self._limit - 2, 1)] for row in rows]
+        rows = self._sample_rows()
         try:
-            apart, together = [self._logits([row])[0] for row in rows], self._logits(rows)
+            return self._alike([self._logits([row])[0] for row in rows], self._logits(rows))
         except ValueError:
             return False
+
+    def _sample_rows(self) -> list[list[int]]:
+        rows = [self._words.tokenizer(text)["input_ids"] for text in SAMPLES[:2]]
+        return [row[: max(self._limit - 2, 1)] for row in rows]
+
+    def _alike(self, apart: Sequence[torch.Tensor], together: Sequence[torch.Tensor]) -> bool:
+        """Whether logits after the same tokens, (steps, vocabulary) for each prompt, are the same."""
         tolerance = TOLERANCE.get(str(self._model.dtype).removeprefix("torch."), ROUGH)
         return all(
             bool((one - other[: len(one)]).abs().max() <= tolerance * one.abs().max())
@@ -295,8 +462,13 @@ class TextGeneration:
             return [*before, {"role": last["role"], "content": _extended(last["content"], text)}]
         if not self._answers_parsed:
             return [*messages, {"role": "assistant", "content": text}]
+        return [*messages, self._parsed(text, read, chosen)]
+
+    def _parsed(self, text: str, read: str, chosen: Parameters) -> dict[str, Any]:
+        """An answer as the model's own template takes it apart."""
         with self._words.turn:
-            return [*messages, self._words.tokenizer.parse_response(text, prefix=read, tools=chosen.tools)]
+            message: dict[str, Any] = self._words.tokenizer.parse_response(text, prefix=read, tools=chosen.tools)
+        return message
 
 
 # Requests

@@ -9,6 +9,7 @@ from hfserve.tasks.schemas.base import Answer, AtMost, AudioInput, Base64, Image
 
 MOST_BEAMS = 64
 MOST_STOPS = 16
+MOST_TOP = 20
 LONGEST_STOP = 256
 Tokens = Annotated[int | None, AtMost("max_new_tokens")]
 Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
@@ -187,7 +188,12 @@ class TextGeneration(Generation):
     tools: list[dict[str, Any]] | None = Field(None, description="Functions that a chat's model may call.")
     documents: list[dict[str, Any]] | None = Field(None, description="Texts that a chat's model may use.")
     tokenizer_encode_kwargs: Encoding | None = Field(None, description="How the prompt is encoded.")
-    details: Literal[False] | None = Field(None, description="False: this server gives the text alone.")
+    details: bool | Literal["brief"] | None = Field(
+        None,
+        description="Say how the text ended, and of each token its id and the logarithm of its probability; "
+        "`brief` leaves the tokens out.",
+    )
+    top_n_tokens: int | None = Field(None, ge=0, le=MOST_TOP, description="With details: so many likeliest tokens too.")
     decoder_input_details: Literal[False] | None = Field(None, description="False: this server gives the text alone.")
     watermark: Literal[False] | None = Field(None, description="False: this server marks no text.")
 
@@ -205,6 +211,40 @@ class ContinuedTokens(Answer):
 
 
 TEXT_GENERATION = Schema(str | Chat, list[Continued] | list[ContinuedTokens], TextGeneration)
+
+# Streams
+
+
+class EventToken(BaseModel):
+    """A token of a stream."""
+
+    id: int
+    text: str = Field(description="What it adds to the text; nothing while a character is incomplete.")
+    logprob: float | None = Field(description="The logarithm of its probability, with details.")
+    special: bool = Field(description="Whether it stands for something other than text.")
+
+
+class EventDetails(BaseModel):
+    """How a text ended."""
+
+    finish_reason: Literal["eos_token", "length", "stop_sequence"]
+    generated_tokens: int
+    input_length: int = Field(description="Tokens of the prompt.")
+    seed: int | None
+    seconds_to_first_token: float
+    seconds: float
+
+
+class Event(BaseModel):
+    """An event of a stream: a token, and with the last one the whole text."""
+
+    index: int = Field(description="Number of the token, from 1.")
+    token: EventToken
+    top_tokens: list[EventToken] | None = Field(None, description="The likeliest tokens, with top_n_tokens.")
+    generated_text: str | None = Field(description="The whole text, in the last event.")
+    details: EventDetails | None = Field(description="How the text ended, in the last event.")
+    input: int | None = Field(None, description="Number of the input, from 0, where there are several.")
+
 
 # Text from text, images and sounds
 
