@@ -434,9 +434,9 @@ def _runner(task: Task, model_dir: Path, options: Options) -> TaskRunner:
             return native(task, model_dir, options)
         except NoFastTokenizer as error:
             log.warning("%s runs one request at a time: %s", task.name, error)
-    from hfserve.tasks.pipeline import PipelineRunner
+    from hfserve.tasks.pipeline import PipelineRunner, TellingPipelineRunner
 
-    return PipelineRunner(task, model_dir, options)
+    return (TellingPipelineRunner if task.streams else PipelineRunner)(task, model_dir, options)
 
 
 def _runner_of(model: Any, model_dir: Path, options: Options) -> TaskRunner | None:

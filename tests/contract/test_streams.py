@@ -211,6 +211,20 @@ def test_a_summary_streams_too(engine, tmp_path):
         assert_error(server.post(json=searching), 422, words=["num_beams"])
 
 
+def test_what_is_said_of_a_picture_streams_too(engine, tmp_path):
+    with Server(zoo.build("image-text-to-text", tmp_path / "seeing"), engine=engine) as server:
+        document = server.client.get("/openapi.json").json()["paths"]["/invocations"]["post"]
+        example = document["requestBody"]["content"]["application/json"]["examples"]["example"]["value"]
+        assert EVENTS in document["responses"]["200"]["content"]
+        asked = {**example, "parameters": {"max_new_tokens": 6, "do_sample": False, "return_full_text": False}}
+        ((record,)) = server.post(json=asked).json()
+        found = events(whole(server, {**asked, "stream": True})[1])
+        assert "".join(each["token"]["text"] for each in found) == record["generated_text"]
+        assert found[-1]["details"]["generated_tokens"] == len(found) <= 6
+        several = {**asked, "inputs": [asked["inputs"]] * 2, "stream": True}
+        assert_error(server.post(json=several), 422, words=["one input"])
+
+
 def test_a_list_of_any_task_streams_item_by_item(demo):
     body = {"inputs": ["I love it", "I hate it"] * 100}
     wanted = demo.post(json=body).json()

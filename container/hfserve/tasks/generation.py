@@ -1,6 +1,7 @@
 """What tasks that generate text share: words in and out, who may share a pass, and the random numbers of a request."""
 
 import contextlib
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -164,18 +165,21 @@ class Processors:
 class _Teller:
     """Hands tokens to an item's feed as `generate()` makes them, one later, for the last says how the text ended."""
 
-    def __init__(self, item: Item, ends: frozenset[int]) -> None:
+    def __init__(self, item: Item, ends: frozenset[int], context: int) -> None:
         self._item = item
         self._ends = ends
+        self._most = context
+        self._context: Sequence[int] = ()
         self._began = time.monotonic()
         self._first = 0.0
-        self._has_prompt = False
+        self._prompt: int | None = None
         self._made: list[int] = []
 
     def put(self, tokens: torch.Tensor) -> None:
         """The prompt, then every token."""
-        if not self._has_prompt:
-            self._has_prompt = True
+        if self._prompt is None:
+            self._prompt = tokens.numel()
+            self._context = tokens.flatten().tolist()[-self._most :] if self._most else ()
             return
         for token in tokens.flatten().tolist():
             if self._made:
@@ -187,27 +191,32 @@ class _Teller:
         """The last one."""
         if self._made:
             how = ended(self._item, self._made, self._ends)
-            how = replace(how, first_s=self._first, total_s=time.monotonic() - self._began)
+            prompt = max(how.prompt, self._prompt or 0)  # of an encoder's model it is where the decoder begins
+            how = replace(how, prompt=prompt, first_s=self._first, total_s=time.monotonic() - self._began)
             self._tell(Piece(Token(self._made[-1]), how))
 
     def _tell(self, piece: Piece) -> None:
         if self._item.feed.tell:
-            self._item.feed.tell(piece)
+            self._item.feed.tell(replace(piece, context=self._context))
+        self._context = ()
 
 
 def ended(item: Item, made: Sequence[int], ends: frozenset[int]) -> Ended:
     """How a text ended that `generate()` made, by its tokens: behind the one that ends it is filling."""
     asked = item.parameters["generate"]
-    most = asked.get("max_new_tokens") or asked["max_length"] - 1
+    most = asked.get("max_new_tokens") or asked.get("max_length", math.inf) - 1
     place = next((i for i, token in enumerate(made) if token in ends), None)
     count = len(made) if place is None else place + 1
     finish = EOS if place is not None else LENGTH if count >= most else STOP
     return Ended(finish, count, item.cost, item.parameters["seed"])
 
 
-def telling(item: Item, ends: frozenset[int]) -> dict[str, Any]:
-    """What `generate()` is given to tell of an item's text while it makes it; nothing when nobody listens."""
-    return {"streamer": _Teller(item, ends)} if item.feed.tell else {}
+def telling(item: Item, ends: frozenset[int], *, context: int = 0) -> dict[str, Any]:
+    """What `generate()` is given to tell of an item's text while it makes it; nothing when nobody listens.
+
+    With the first piece go so many tokens of the prompt at most.
+    """
+    return {"streamer": _Teller(item, ends, context)} if item.feed.tell else {}
 
 
 def stopping(items: Sequence[Item], stopped: Callable[[Sequence[int]], bool] | None = None) -> dict[str, Any]:

@@ -28,6 +28,11 @@ class Narrator:
         self._to = 0
         self.text = ""
 
+    def follow(self, context: Sequence[int]) -> None:
+        """Begin after other tokens, whose text is not told."""
+        self._ids = list(context)
+        self._to = len(self._ids)
+
     def add(self, token: int, *, last: bool = False) -> str:
         """What the token adds: nothing while a character is incomplete; all that is left with the last."""
         self._ids.append(token)
@@ -56,6 +61,8 @@ class Events:
     def of(self, piece: Piece) -> dict[str, Any]:
         """The event of a piece."""
         self._count += 1
+        if piece.context:
+            self._narrator.follow(piece.context)
         text = self._narrator.add(piece.token.id, last=piece.ended is not None)
         event = {
             "index": self._count, "token": self._token(piece.token, text), "generated_text": None, "details": None,

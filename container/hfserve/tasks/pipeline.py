@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,20 @@ from hfserve.runtimes import device
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import refuse_made_up
 from hfserve.settings import Options
+from hfserve.tasks import generation as shared
 from hfserve.tasks import masks
 from hfserve.tasks.answers import jsonable
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import parse
-from hfserve.tasks.generation import seeded
 from hfserve.tasks.media import openable
+from hfserve.tasks.narration import Events
 from hfserve.tasks.requests import FORMS, Loaded, fields, object_in, parts
 
 LONGEST_MESSAGE = 300
 MISFIT = re.compile("size of (the )?tensor|out of bounds|must be non-negative|shape|Kernel size|index out of range")
 """What torch and numpy say of tensors that do not fit together."""
+CONTEXT = 4
+"""Tokens of a prompt that its text is read with: these pipelines read both together, and cut off what was sent."""
 NEEDS = {"table-question-answering": "pandas", "video-classification": "av"}
 """Packages that a task's pipeline imports, some of them only when a request is there."""
 
@@ -100,18 +104,23 @@ class PipelineRunner:
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """The pipeline's answer to each item as JSON takes it, or what is wrong with the item."""
-        return [self._outcome(*item.data) for item in items]
+        return [self._outcome(item) for item in items]
 
     def result(self, data: Any, results: Sequence[Any]) -> Any:
         """The answer to the request, which was one item."""
         return results[0]
 
-    def _outcome(self, inputs: Any, parameters: Mapping[str, Any]) -> Outcome:
+    def _told(self, item: Item) -> Mapping[str, Any]:
+        """What `generate()` is given beside the parameters of an item."""
+        return {}
+
+    def _outcome(self, item: Item) -> Outcome:
         from transformers.pipelines.base import PipelineException
 
+        inputs, parameters = item.data
         try:
             with runtime.memory_guard():
-                return jsonable(self._answer(inputs, parameters))
+                return jsonable(self._answer(inputs, parameters, self._told(item)))
         except ServeError as error:
             return error
         except (ValueError, TypeError, PipelineException) as error:
@@ -127,19 +136,21 @@ class PipelineRunner:
                 raise
             return _refusal(f"the input is longer than the {_limit(self.pipe)} tokens that the model takes", error)
 
-    def _answer(self, inputs: Any, parameters: Mapping[str, Any]) -> Any:
+    def _answer(self, inputs: Any, parameters: Mapping[str, Any], told: Mapping[str, Any]) -> Any:
         chosen = {name: value for name, value in parameters.items() if name not in OURS}
-        with seeded(self.pipe.device, parameters.get("seed")):
-            return self._answers(inputs, chosen)
+        with shared.seeded(self.pipe.device, parameters.get("seed")):
+            return self._answers(inputs, chosen, told)
 
-    def _answers(self, inputs: Any, parameters: Mapping[str, Any]) -> Any:
+    def _answers(self, inputs: Any, parameters: Mapping[str, Any], told: Mapping[str, Any]) -> Any:
         if isinstance(inputs, list) and (not inputs or not self._form.whole):
-            return [self._answers(each, parameters) for each in inputs]
-        parameters = copy.deepcopy(parameters)  # pipelines write into the objects among them
+            return [self._answers(each, parameters, told) for each in inputs]
+        own = dict(copy.deepcopy(parameters))  # pipelines write into the objects among them
+        if told:
+            own["generate_kwargs"] = {**own.get("generate_kwargs", {}), **told}
         if self._form.spread:
-            return self.pipe(**{**inputs, **parameters})
+            return self.pipe(**{**inputs, **own})
         with openable(inputs) as opened:
-            return self.pipe(opened, **parameters)
+            return self.pipe(opened, **own)
 
     def _parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The pipeline's keyword arguments; raises InvalidInput for one that it does not take, or misses."""
@@ -161,6 +172,39 @@ class PipelineRunner:
             others = sorted(parameters.keys() - self._names - OURS - {"forward_params"})
             parameters["generate_kwargs"] = {name: parameters.pop(name) for name in others}
         return parameters
+
+
+class TellingPipelineRunner(PipelineRunner):
+    """A pipeline that writes, and can tell its text while it does."""
+
+    def items(self, data: Any) -> list[Item]:
+        """The whole request as one item, with what says when its text ends."""
+        (item,) = super().items(data)
+        _, parameters = item.data
+        asked = {**parameters, **parameters.get("generate_kwargs", {})}
+        most = asked.get("max_new_tokens", self.pipe.model.generation_config.max_new_tokens)
+        told = {"generate": {**asked, "max_new_tokens": most}, "seed": parameters.get("seed")}
+        return [replace(item, parameters=told)]
+
+    def events(self, item: Item) -> Events:
+        """An item's tokens as events."""
+        if isinstance(item.data[0], list):
+            raise InvalidInput("a stream is of one input; send one")
+        asked = item.parameters["generate"]
+        if (asked.get("num_beams") or 1) > 1:
+            raise InvalidInput(shared.BEAMS)
+        if (asked.get("num_return_sequences") or 1) > 1:
+            raise InvalidInput(shared.SEVERAL)
+        tokenizer = self.pipe.tokenizer or self.pipe.processor.tokenizer
+        skip = asked.get("skip_special_tokens") is not False
+        return Events(
+            lambda ids: str(tokenizer.decode(ids, skip_special_tokens=skip)), frozenset(tokenizer.all_special_ids),
+            shown=lambda text: text, text_of=lambda token: str(tokenizer.decode([token])),
+        )  # fmt: skip
+
+    def _told(self, item: Item) -> Mapping[str, Any]:
+        ends = shared.ids_of(self.pipe.model.generation_config.eos_token_id)
+        return shared.telling(item, ends, context=CONTEXT) | shared.stopping([item])
 
 
 # Parameters

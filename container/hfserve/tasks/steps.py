@@ -1,7 +1,7 @@
 """Items that are made token by token by a runtime's engine: one text each, or as many as were asked for."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +25,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is told of a text while it is made: its next token, and of the last one how the text ended."""
+    """What is told of a text while it is made: its next token, and of the last one how the text ended.
+
+    The first one may have what stood before the text, where that decides how it is read.
+    """
 
     token: Token
     ended: Ended | None = None
+    context: Sequence[int] = ()
 
 
 @dataclass(slots=True, eq=False)

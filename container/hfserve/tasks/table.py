@@ -45,7 +45,7 @@ TASKS: dict[str, Task] = {
         Task("image-segmentation", kinds.IMAGE, kinds.MASKS, _of(_PICTURE), schema=vision.IMAGE_SEGMENTATION),
         Task("image-text-to-text", kinds.IMAGE_AND_TEXT, kinds.GENERATED,
              _of({"image": _PICTURE, "text": "A picture of"}, max_new_tokens=8),
-             schema=generation.IMAGE_TEXT_TO_TEXT),
+             schema=generation.IMAGE_TEXT_TO_TEXT, streams=True),
         Task("image-to-image", kinds.IMAGE, kinds.PICTURE, _of(_PICTURE),
              native="hfserve.tasks.image_to_image:ImageToImage", schema=vision.IMAGE_TO_IMAGE),
         Task("image-to-text", kinds.IMAGE, kinds.GENERATED, _of(_PICTURE, max_new_tokens=8),
