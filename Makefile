@@ -16,9 +16,7 @@ setup: $(VENV)/.installed
 
 test: setup $(VENV)/.dev
 	@sh tests/browser.sh
-	HF_HUB_OFFLINE=1 $(BIN)/pytest --ignore tests/unit/test_openvino.py
-	@# In a process of its own: one that has had many of OpenVINO's networks may not survive starting children.
-	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/unit/test_openvino.py
+	@sh tests/run.sh $(BIN)/pytest
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
