@@ -119,9 +119,11 @@ class Continuous:
             return False
 
     def _is_next(self, lane: "_Lane") -> bool:
-        """Whether it is this lane's to take one more: the emptiest's that has room, the first of equals."""
+        """Whether it is this lane's to take one more: that of an emptiest one with room; of idle ones the first's."""
         open_ = [each for each in self._lanes if not each.is_full]
-        return lane is min(open_, key=lambda each: len(each.running), default=None)
+        least = min((len(each.running) for each in open_), default=0)
+        emptiest = [each for each in open_ if len(each.running) == least]
+        return lane in (emptiest if least else emptiest[:1])
 
     def _take(self) -> Waiting | None:
         """Who is the next to join; the first who found no room stays so."""

@@ -23,6 +23,9 @@ class Counting:
         self.joined = []
         self.steps = 0
         self.tokens = 0
+        self.threads = []
+        self.peer = None
+        self.lead = 0
         self.failure = None
         self.gate = threading.Event()
         self.gate.set()
@@ -37,6 +40,7 @@ class Counting:
         if len(self.running) >= self.places:
             return None
         self.joined.append(item.data)
+        self.lead = max(self.lead, len(self.running) - len(self.peer.running)) if self.peer else 0
         started = object()
         self.running[started] = [item, 0]
         return started
@@ -44,6 +48,7 @@ class Counting:
     def step(self, threads):
         self.gate.wait(PATIENCE)
         self.steps += 1
+        self.threads.append(threads)
         if self.failure:
             raise self.failure
         ended = []
@@ -82,9 +87,9 @@ async def come_true(condition):
 
 
 @contextlib.asynccontextmanager
-async def stepping(steps, **limits):
+async def stepping(*steps, **limits):
     seen = []
-    async with Scheduler(never, Limits(**limits), steps=[steps], observe_step=seen.append) as scheduler:
+    async with Scheduler(never, Limits(**limits), steps=steps, observe_step=seen.append) as scheduler:
         yield scheduler, seen
 
 
@@ -113,6 +118,41 @@ def test_a_long_request_s_items_take_turns_with_those_of_others():
             steps.gate.set()
             await outcomes(first, many, lone)
             assert steps.joined == [1, 5, 2, 5, 5]
+
+    asyncio.run(main())
+
+
+def test_two_lanes_share_what_there_is_and_one_that_is_alone_has_all_threads():
+    async def main():
+        one, two = Counting(room=4), Counting(room=4)
+        async with stepping(one, two, threads=8) as (scheduler, _):
+            await outcomes(submit(scheduler, 3))
+            assert (one.threads, two.threads) == ([8, 8, 8], []), "a lone one is the first lane's"
+            one.peer, two.peer = two, one
+            one.gate.clear()
+            two.gate.clear()
+            futures = [submit(scheduler, 50) for _ in range(6)]
+            await come_true(lambda: one.running and two.running)
+            one.gate.set()
+            two.gate.set()
+            await outcomes(*futures)
+            assert one.lead <= 0 and two.lead <= 0, "whoever joins goes where no more are than elsewhere"
+            assert set(two.threads) == {4}
+
+    asyncio.run(main())
+
+
+def test_one_that_finds_no_room_in_its_lane_takes_another_s():
+    async def main():
+        small, large = Counting(room=1), Counting(room=3)
+        async with stepping(small, large) as (scheduler, _):
+            small.gate.clear()
+            first = submit(scheduler, 20)
+            await come_true(lambda: small.running)
+            assert await outcomes(*(submit(scheduler, 20) for _ in range(3))) == ["counted to 20"] * 3
+            assert small.joined == [20] and large.joined == [20] * 3
+            small.gate.set()
+            assert await outcomes(first) == ["counted to 20"]
 
     asyncio.run(main())
 
