@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -195,6 +196,20 @@ def test_a_stream_that_takes_too_long_ends_with_the_error(engine, folder):
         server.wait(lambda: metric(server, "hfserve_kv_blocks_used") == 0, "all room given back")
         assert_error(server.post(json={"inputs": "Paris", "parameters": LONG}), 504)
         server.wait(lambda: metric(server, "hfserve_kv_blocks_used") == 0, "the room of the late one given back")
+
+
+def test_sigterm_lets_a_stream_come_to_its_end(engine, folder):
+    tokens = {"max_new_tokens": 800, "min_new_tokens": 800}
+    with Server(folder, engine=engine) as server:
+        body = {"inputs": "Paris", "parameters": {**LONG, **tokens}, "stream": True}
+        with streamed(server, body) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert json.loads(rest[-2].removeprefix("data: "))["details"]["generated_tokens"] == 800
+        assert server.process.wait(40) == 0
 
 
 def test_a_summary_streams_too(engine, tmp_path):
