@@ -175,6 +175,14 @@ def test_what_could_never_run_is_refused_at_once(saved):
         small.items({"inputs": "a", "parameters": {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": 2}})
 
 
+@pytest.mark.parametrize(("at_once", "lanes", "found"), [(1, None, [1]), (5, 2, [3, 3]), (8, 1, [8])])
+def test_lanes_share_the_texts_that_may_run_at_once(saved, monkeypatch, at_once, lanes, found):
+    monkeypatch.setattr(generation.devices, "cores", lambda: 4)
+    options = Options(max_batch=at_once, lanes=lanes)
+    model = TextGeneration(table.find("text-generation"), saved(LLAMA), options)
+    assert [engine.most_texts for engine in model._engines] == found
+
+
 def test_there_is_memory_for_as_much_as_was_set(saved):
     of_token = 2 * 2 * 32 * 4  # layers, keys and values, width, bytes
     engine = TextGeneration(table.find("text-generation"), saved(GPT2), Options(kv_cache_mb=1))._engines[0]

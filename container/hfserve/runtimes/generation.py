@@ -364,8 +364,9 @@ def engines(model: Any, options: Options, *, positions: int) -> list[Engine]:
     AttentionMaskInterface.register(NAME, mask)
     model.set_attn_implementation(NAME)
     on_cpu = options.device == "cpu"
-    lanes = min(options.lanes or LANES, devices.cores()) if on_cpu else 1
-    most = -(-(options.max_batch or devices.at_once(options.device).max_batch) // lanes)
+    at_once = options.max_batch or devices.at_once(options.device).max_batch
+    lanes = min(options.lanes or LANES, devices.cores(), at_once) if on_cpu else 1
+    most = -(-at_once // lanes)
     room = (options.kv_cache_mb << 20 if options.kv_cache_mb else memory(model.device)) // lanes
     try:
         made = [Engine(model, most_tokens=ON_CPU if on_cpu else ON_GPU, most_texts=most) for _ in range(lanes)]
