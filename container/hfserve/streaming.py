@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from hfserve.codecs import essence, preferred, table
+from hfserve.codecs import essence, json_, preferred, table
 from hfserve.errors import InvalidInput, ModelError, ServeError, error_body
 
 log = logging.getLogger(__name__)
@@ -33,7 +31,7 @@ def frame(piece: Any) -> bytes:
         return bytes(piece)
     if isinstance(piece, str):
         return piece.encode()
-    return orjson.dumps(piece, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+    return json_.encode(piece) + b"\n"
 
 
 async def pieces(source: Iterator[Any] | AsyncIterator[Any], content_type: str = LINES) -> AsyncIterator[bytes]:
@@ -122,7 +120,7 @@ async def _rest(first: bytes, chunks: AsyncIterator[bytes], request_id: str, for
 
 
 def _event(value: Any) -> bytes:
-    return b"data: " + orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n\n"
+    return b"data: " + json_.encode(value) + b"\n\n"
 
 
 def _failed_event(error: bytes, last: bytes) -> bytes:
