@@ -44,7 +44,7 @@ async def _told(items: Sequence[Item], stream: Stream, submit: Submit, until: fl
         yield stream.end()
     finally:
         late.cancel()
-        _let_go(items, futures)
+        let_go(items, futures)
         everything.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
@@ -69,7 +69,7 @@ async def _answered(items: Sequence[Item], stream: Stream, submit: Submit, until
         yield stream.end()
     finally:
         for _, some, futures in waiting:
-            _let_go(some, futures)
+            let_go(some, futures)
 
 
 def _hand_over(
@@ -80,7 +80,8 @@ def _hand_over(
         loop.call_soon_threadsafe(heard.put_nowait, (number, piece))
 
 
-def _let_go(items: Sequence[Item], futures: "Sequence[asyncio.Future[Any]]") -> None:
+def let_go(items: Sequence[Item], futures: "Sequence[asyncio.Future[Any]]") -> None:
+    """Wait for the items no more; those that run hear of it."""
     for item in items:
         item.feed.gone = True
     for future in futures:

@@ -92,9 +92,7 @@ class Service:
             outcomes = await asyncio.gather(*futures, return_exceptions=True)
             return await asyncio.to_thread(job.finish, outcomes) if large else job.finish(outcomes)
         finally:
-            for item, future in zip(job.items, futures, strict=True):
-                item.feed.gone = True
-                future.cancel()
+            live.let_go(job.items, futures)
 
     def _stream(self, job: Job, request: Request) -> Reply:
         """A reply whose pieces are made while it goes out."""

@@ -164,6 +164,47 @@ def test_details_say_how_it_ended_and_what_each_token_was_worth(runner):
     assert stopped["details"]["finish_reason"] == "eos_token" and stopped["details"]["generated_tokens"] == 2
 
 
+def test_each_of_many_texts_has_its_details(runner):
+    model = runner(LLAMA)
+    asked = {"max_new_tokens": 6, "num_return_sequences": 2, "details": True, "return_full_text": False}
+    for way in ({"do_sample": True, "seed": 2}, {"do_sample": False, "num_beams": 2}):
+        (item,) = model.items({"inputs": "Paris", "parameters": {**asked, **way}})
+        (records,) = stepped(model, [item]) if item.stepwise else model.run([item])
+        for record in records:
+            tokens = record["details"]["tokens"]
+            assert record["details"]["generated_tokens"] == len(tokens) <= 6
+            assert record["generated_text"] == "".join(token["text"] for token in tokens)
+        with pytest.raises(InvalidInput, match="stream"):
+            model.events(item)
+
+
+def test_what_generate_makes_is_told_too_and_ends_when_nobody_listens(saved, monkeypatch):
+    model = TextGeneration(table.find("text-generation"), saved(LLAMA), Options())
+    monkeypatch.setattr(model, "_engines", [])  # as for a family that texts cannot be made side by side for
+    for asked in (GREEDY, {**GREEDY, "stop": "4"}):
+        data = {"inputs": "Paris", "parameters": {**asked, "return_full_text": False}}
+        (item,) = model.items(data)
+        assert not item.stepwise
+        pieces = []
+        item.feed.tell = pieces.append
+        (((record),),) = model.run([item])
+        events = model.events(item)
+        told = [events.of(piece) for piece in pieces]
+        assert "".join(each["token"]["text"] for each in told) == told[-1]["generated_text"] == record["generated_text"]
+        assert told[-1]["details"]["generated_tokens"] == len(told)
+    assert told[-1]["details"]["finish_reason"] == "stop_sequence"
+    (item,) = model.items({"inputs": "Paris", "parameters": {**GREEDY, "max_new_tokens": 60, "min_new_tokens": 60}})
+    pieces = []
+
+    def leave(piece):
+        pieces.append(piece)
+        item.feed.gone = len(pieces) == 3
+
+    item.feed.tell = leave
+    model.run([item])
+    assert len(pieces) < 8
+
+
 def test_what_could_never_run_is_refused_at_once(saved):
     small = TextGeneration(table.find("text-generation"), saved(LLAMA), Options(max_batch=1))
     engine = small._engines[0]

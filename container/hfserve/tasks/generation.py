@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.generation import EOS, LENGTH, STOP, Token, rowwise
@@ -37,8 +38,6 @@ GREEDY = "greedy"
 MOST_KNOWN = 256
 """Sets of processors that are kept for the next request that asks for the same."""
 
-BEAMS = "a search with beams has no text before its end; leave out num_beams, or stream"
-SEVERAL = "parameters.num_return_sequences: a stream is of one text"
 
 _numbers = threading.Lock()
 """Held by whoever draws from torch's random numbers, which the whole process shares."""
@@ -209,6 +208,14 @@ def ended(item: Item, made: Sequence[int], ends: frozenset[int]) -> Ended:
     count = len(made) if place is None else place + 1
     finish = EOS if place is not None else LENGTH if count >= most else STOP
     return Ended(finish, count, item.cost, item.parameters["seed"])
+
+
+def check_told(*, beams: int | None, texts: int | None) -> None:
+    """Raise InvalidInput for what cannot be told while it is made."""
+    if (beams or 1) > 1:
+        raise InvalidInput("a search with beams has no text before its end; leave out num_beams, or stream")
+    if (texts or 1) > 1:
+        raise InvalidInput("parameters.num_return_sequences: a stream is of one text")
 
 
 def telling(item: Item, ends: frozenset[int], *, context: int = 0) -> dict[str, Any]:

@@ -191,10 +191,7 @@ class TellingPipelineRunner(PipelineRunner):
         if isinstance(item.data[0], list):
             raise InvalidInput("a stream is of one input; send one")
         asked = item.parameters["generate"]
-        if (asked.get("num_beams") or 1) > 1:
-            raise InvalidInput(shared.BEAMS)
-        if (asked.get("num_return_sequences") or 1) > 1:
-            raise InvalidInput(shared.SEVERAL)
+        shared.check_told(beams=asked.get("num_beams"), texts=asked.get("num_return_sequences"))
         tokenizer = self.pipe.tokenizer or self.pipe.processor.tokenizer
         skip = asked.get("skip_special_tokens") is not False
         return Events(

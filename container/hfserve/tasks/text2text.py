@@ -84,10 +84,7 @@ class Text2Text:
     def events(self, item: Item) -> Events:
         """An item's tokens as events; a search with beams that nobody asked for gives way to the likeliest token."""
         generation, clean = item.parameters["generate"], item.parameters["clean_up_tokenization_spaces"]
-        if item.parameters["searches"]:
-            raise InvalidInput(shared.BEAMS)
-        if generation.get("num_return_sequences", 1) > 1:
-            raise InvalidInput(shared.SEVERAL)
+        shared.check_told(beams=item.parameters["beams"], texts=generation.get("num_return_sequences"))
         generation["num_beams"] = 1
 
         def decode(ids: Sequence[int]) -> str:
@@ -115,7 +112,7 @@ class Text2Text:
         parameters = {
             "generate": generation,
             "seed": chosen.seed,
-            "searches": (chosen.num_beams or 1) > 1,
+            "beams": chosen.num_beams,
             "clean_up_tokenization_spaces": chosen.clean_up_tokenization_spaces,
         }
         return Item(encoded, parameters, shared.batch_key(self._model, generation), length, place if cut else "")

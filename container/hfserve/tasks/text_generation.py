@@ -6,7 +6,7 @@ answer.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -239,11 +239,13 @@ class TextGeneration:
 
     def events(self, item: Item) -> Events:
         """An item's tokens as events."""
+        settled = item.parameters["generate"]
+        shared.check_told(beams=self._setting("num_beams", settled, 1), texts=self._count(settled))
+        return self._events(item)
+
+    def _events(self, item: Item) -> Events:
+        """The tokens of one of an item's texts as events."""
         chosen, given = item.parameters["chosen"], item.data.given
-        if not item.stepwise and self._setting("num_beams", item.parameters["generate"], 1) > 1:
-            raise InvalidInput(shared.BEAMS)
-        if self._count(item.parameters["generate"]) > 1:
-            raise InvalidInput(shared.SEVERAL)
         skip = chosen.skip_special_tokens is not False and not self._answers_parsed
         clean = chosen.clean_up_tokenization_spaces
 
@@ -333,16 +335,21 @@ class TextGeneration:
     def _of_texts(self, item: Item, texts: Sequence[generation.Text]) -> Outcome:
         """The records of a prompt whose texts the engine made."""
         records = self._answer(item, [text.ids for text in texts])
-        if item.parameters["chosen"].details:
-            for record, text in zip(records, texts, strict=True):
-                record["details"] = self._details(item, told(text), text.made)
-        return records
+        return self._detailed(item, records, ((told(text), text.made) for text in texts))
+
+    def _detailed(
+        self, item: Item, records: list[dict[str, Any]], made: Iterable[tuple[Ended, Sequence[generation.Token]]]
+    ) -> list[dict[str, Any]]:
+        """The records with how each text ended, and its tokens, where that was asked for."""
+        if not item.parameters["chosen"].details:
+            return records
+        return [{**record, "details": self._details(item, *each)} for record, each in zip(records, made, strict=True)]
 
     def _details(self, item: Item, ended: Ended, tokens: Sequence[generation.Token]) -> dict[str, Any]:
         """How a text ended, with each of its tokens where they were asked for."""
         if item.parameters["chosen"].details == "brief":
             return details(ended)
-        events = self.events(replace(item, stepwise=True))
+        events = self._events(item)
         *before, last = tokens
         pieces = [*map(Piece, before), Piece(last, ended)]
         shown = [events.of(piece) for piece in pieces]
@@ -366,8 +373,9 @@ class TextGeneration:
             "attention_mask": shared.padded([[1] * len(row) for row in rows], 0, left=True),
         }
         asked = items[0].parameters
-        stopping = self._stopping(_stops(asked["chosen"]))
-        tokens = shared.generate(self._model, inputs, asked["generate"], asked["chosen"].seed, **stopping)
+        more = shared.telling(items[0], self._ends_of(asked["generate"]))
+        more |= shared.stopping(items, self._stopped(_stops(asked["chosen"])))
+        tokens = shared.generate(self._model, inputs, asked["generate"], asked["seed"], **more)
         longest = inputs["input_ids"].shape[1]
         return [
             self._whole(item, [sequence[longest - len(item.data.ids) :].tolist() for sequence in sequences])
@@ -376,30 +384,14 @@ class TextGeneration:
 
     def _whole(self, item: Item, sequences: Sequence[list[int]]) -> Outcome:
         """The records of a prompt, whose rows `generate()` filled up behind the text's end."""
-        records = self._answer(item, sequences)
-        if item.parameters["chosen"].details:
-            for record, sequence in zip(records, sequences, strict=True):
-                ended = shared.ended(item, sequence[len(item.data.ids) :], self._ends_of(item.parameters["generate"]))
-                made = [generation.Token(each) for each in sequence[len(item.data.ids) :][: ended.tokens]]
-                record["details"] = self._details(item, ended, made)
-        return records
+        ends = self._ends_of(item.parameters["generate"])
 
-    def _stopping(self, stops: Sequence[str]) -> dict[str, Any]:
-        """What ends a text at a string: transformers' own needs seconds for each, with a large vocabulary."""
-        if not stops:
-            return {}
-        from transformers import StoppingCriteriaList
+        def made(sequence: list[int]) -> tuple[Ended, Sequence[generation.Token]]:
+            ids = sequence[len(item.data.ids) :]
+            ended = shared.ended(item, ids, ends)
+            return ended, [generation.Token(each) for each in ids[: ended.tokens]]
 
-        longest = max(len(stop.encode()) for stop in stops) + EDGE
-
-        def ended(rows: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            tails = rows[:, -longest:].tolist()
-            texts = self._words.decode([*tails, *(tail[:-1] for tail in tails)], False, skip_special=False)
-            pairs = zip(texts[: len(tails)], texts[len(tails) :], strict=True)
-            return torch.tensor([_ends(text, before, stops) for text, before in pairs], device=rows.device)
-
-        criteria: Any = StoppingCriteriaList
-        return {"stopping_criteria": criteria([ended])}
+        return self._detailed(item, self._answer(item, sequences), map(made, sequences))
 
     def _keeps_company(self) -> bool:
         """Whether prompts of unequal lengths get the same logits together as apart, and finished rows end unseen."""
