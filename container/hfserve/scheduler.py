@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 from hfserve.continuous import Continuous, Steps
@@ -45,11 +46,13 @@ class Scheduler:
     def __init__(
         self, run: Run, limits: Limits, *, steps: Sequence[Steps] = (),
         observe: Callable[[Batch], None] = lambda batch: None, observe_step: Callable[[Step], None] = lambda step: None,
+        hold: Callable[[int], None] = lambda tokens: None,
     ) -> None:  # fmt: skip
         self._run = run
         self._continuous = Continuous(steps, limits.threads or limits.lanes, observe_step) if steps else None
         self._limits = limits
         self._observe = observe
+        self._hold = hold
         self._turns = Turns()
         self._changed = threading.Condition()
         self._running: dict[int, float] = {}
@@ -87,7 +90,13 @@ class Scheduler:
                 self._continuous.put(source, [each for each in waiting if each.item.stepwise])
             self._turns.put(source, [each for each in waiting if not (self._continuous and each.item.stepwise)])
             self._changed.notify_all()
+        for each in waiting:
+            self._hold(each.item.cost)
+            each.future.add_done_callback(partial(self._let_go, each.item.cost))
         return [each.future for each in waiting]
+
+    def _let_go(self, tokens: int, _: object) -> None:
+        self._hold(-tokens)
 
     @property
     def overdue(self) -> float:

@@ -112,11 +112,14 @@ class Settings(BaseSettings):
     # How it runs
     workers: int | None = _field(
         None, "SAGEMAKER_MODEL_SERVER_WORKERS", "SAGEMAKER_NUM_MODEL_WORKERS", "MMS_DEFAULT_WORKERS_PER_MODEL",
-        "HFSERVE_WORKERS", ge=1, help="Worker processes, each with a copy of the model; unset: one, or one per GPU.",
+        "HFSERVE_WORKERS", ge=1,
+        help="Worker processes, each with a copy of the model and its share of the cores; unset: one per GPU, on CPU "
+        "one for every eight cores.",
     )  # fmt: skip
     lanes: int | None = _field(
         None, "HFSERVE_LANES", ge=1,
-        help="Threads of a worker that run batches; unset: one per core on CPU, two on GPU, one for code/inference.py.",
+        help="Threads of a worker that run batches; unset: one per core of its share on CPU, two on GPU, one for "
+        "code/inference.py.",
     )  # fmt: skip
     device: str = _field("auto", "HFSERVE_DEVICE", help="`cpu`, `cuda`, `cuda:1` …; `auto`: a GPU where there is one.")
     runtime: Literal["auto", "torch", "openvino"] = _field(
@@ -223,9 +226,9 @@ class Settings(BaseSettings):
         """The settings that the supervisor wrote into the run directory; tokens come by the environment alone."""
         return cls.model_validate_json((run_dir / "settings.json").read_bytes())
 
-    def save(self, run_dir: Path) -> None:
-        """Write the settings into the run directory, for the workers."""
-        content = self.model_copy(update={"run_dir": run_dir}).model_dump_json(exclude={"token"})
+    def save(self, run_dir: Path, *, workers: int = 1) -> None:
+        """Write the settings into the run directory, for the workers, who are told how many they are."""
+        content = self.model_copy(update={"run_dir": run_dir, "workers": workers}).model_dump_json(exclude={"token"})
         (run_dir / "settings.json").write_text(content)
 
     @property

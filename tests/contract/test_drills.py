@@ -268,3 +268,31 @@ def test_a_port_that_is_taken_is_said_at_once():
     assert done.returncode == 3
     assert f"cannot listen on 127.0.0.1:{port}" in done.stdout
     assert "--port" in done.stdout
+
+
+@pytest.mark.parametrize("engine", ["mms", "asgi"])
+def test_no_worker_waits_for_work_while_another_has_too_much(engine, model_with, tmp_path):
+    source = """
+import os, pathlib, time
+def model_fn(model_dir): return None
+def predict_fn(data, model):
+    met = pathlib.Path(data["meet"])
+    (met / str(os.getpid())).touch()
+    while len(list(met.iterdir())) < 2:
+        time.sleep(0.005)
+    return os.getpid()
+"""
+    with (
+        Server(model_with(source), engine=engine, HFSERVE_WORKERS="2", HFSERVE_TIMEOUT="20") as server,
+        concurrent.futures.ThreadPoolExecutor(1) as other,
+    ):
+        assert len(server.pids("hfserve.doors.worker")) == 2
+        for number in range(12):
+            met = tmp_path / str(number)
+            met.mkdir()
+            first = other.submit(server.post, json={"meet": str(met)}, headers={"X-Request-Id": f"first-{number}"})
+            server.wait(lambda met=met: list(met.iterdir()), "the first request to run")
+            second = server.post(json={"meet": str(met)}, headers={"X-Request-Id": f"second-{number}"})
+            assert (first.result().status_code, second.status_code) == (200, 200)
+            assert first.result().json() != second.json()
+            assert second.headers["x-request-id"] == f"second-{number}"

@@ -49,6 +49,25 @@ def test_there_is_at_least_one_core_and_never_more_than_this_process_may_use():
     assert 1 <= device.cores() <= len(os.sched_getaffinity(0))
 
 
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (8, 1), (9, 2), (16, 2), (17, 3), (64, 8)])
+def test_there_are_more_processes_where_one_has_too_many_lanes_and_each_has_its_share(monkeypatch, cores, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(device, "_quota_v2", lambda _: None)
+    monkeypatch.setattr(device, "_quota_v1", lambda _: None)
+    monkeypatch.setattr(device, "gpus", lambda: 4)
+    assert device.processes("cpu") == workers
+    assert device.processes("auto") == device.processes("cuda") == 4 and device.processes("cuda:1") == 1
+    monkeypatch.setattr(device, "gpus", lambda: 0)
+    assert device.processes("auto") == workers and device.processes("cuda") == device.processes("mps") == 1
+    memory = device.free_memory()
+    monkeypatch.setattr(device, "_shared", 1)
+    device.divide(workers)
+    assert device.cores() == device.at_once("cpu").lanes == cores // workers
+    assert device.free_memory() < memory / workers * 1.5
+    device.divide(2 * cores)
+    assert device.cores() == 1
+
+
 def test_a_device_that_is_named_is_taken_at_its_word():
     assert device.choose("cpu", 3) == "cpu"
     assert device.choose("cuda:1", 0) == "cuda:1"

@@ -194,9 +194,9 @@ def test_the_workers_read_the_settings_that_were_saved_and_the_token_from_the_en
         SAGEMAKER_CONTAINER_LOG_LEVEL="debug", SAGEMAKER_BASE_DIR="/x y",
     )  # fmt: skip
     settings = Settings.read(port=0, model="a/ö")
-    settings.save(tmp_path)
+    settings.save(tmp_path, workers=3)
     assert SECRET not in (tmp_path / "settings.json").read_text()
-    assert Settings.load(tmp_path) == settings.model_copy(update={"run_dir": tmp_path})
+    assert Settings.load(tmp_path) == settings.model_copy(update={"run_dir": tmp_path, "workers": 3})
     environment(HF_TOKEN="", HFSERVE_MAX_BATCH="16", HFSERVE_LANES="3", PORT="9", MMS_NETTY_CLIENT_THREADS="5")
     loaded = Settings.load(tmp_path)
     assert loaded.token is None

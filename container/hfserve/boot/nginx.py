@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -74,9 +75,10 @@ def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int,
         "mms": mms_location,
         "small": mms_location if mms else "/_asgi",
         "workers": " ".join(f"server {socket} max_fails=0;" for socket in sockets),
-        "worker_upstreams": "\n".join(
-            f"  upstream worker{slot} {{ server {socket} max_fails=0; keepalive 8; }}"
-            for slot, socket in enumerate(sockets)
+        "worker_upstreams": "\n".join(_upstream(slot, sockets) for slot in range(workers)),
+        "worker_locations": "\n".join(
+            f"    location @worker{slot} {{ rewrite ^ /invocations break; proxy_pass http://worker{slot}; }}"
+            for slot in range(workers)
         ),
         "error_pages": "\n".join(
             f"    error_page {' '.join(map(str, page.codes))} = {page.address};" for page in PAGES if page.codes
@@ -86,6 +88,12 @@ def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int,
     }
     text = template.replace("@@", "\0")
     return re.sub(r"@(\w+)@", lambda match: values[match[1]], text).replace("\0", "@")
+
+
+def _upstream(slot: int, sockets: Sequence[str]) -> str:
+    """A worker to go to; another one where it has gone and was sent nothing."""
+    others = [f"server {socket} max_fails=0 backup;" for socket in sockets if socket != sockets[slot]]
+    return f"  upstream worker{slot} {{ server {sockets[slot]} max_fails=0; {' '.join(others)} keepalive 8; }}"
 
 
 def writing(status: str) -> int:

@@ -91,13 +91,13 @@ class Supervisor:
 
     async def _start(self, started: float) -> None:
         self._take_port()
-        count = self.settings.workers or max(1, device.gpus())
+        count = self.settings.workers or device.processes(self.settings.device)
         log.info(
             "starting", extra={"engine": self._engine, "nginx": bool(self._nginx), "workers": count, "port": self._port}
         )
         (self.run_dir / "metrics").mkdir(exist_ok=True)
         self._changed()
-        self.settings.save(self.run_dir)
+        self.settings.save(self.run_dir, workers=count)
         if self._nginx:
             self._write_nginx(count)
             self._begin(self._keep("nginx", self._start_nginx))
@@ -377,7 +377,7 @@ def serve(settings: Settings, sink: Sink) -> int:
                 f"{run_dir} is too long a name for a run directory; set HFSERVE_RUN_DIR to a shorter one"
             )
         run_dir.mkdir(parents=True, exist_ok=True)
-        for left in ("draining", "openapi.json"):
+        for left in ("draining", "openapi.json", "loads"):
             (run_dir / left).unlink(missing_ok=True)
         return asyncio.run(_run(settings, run_dir, sink))
     except StartError as error:

@@ -4,6 +4,7 @@ Lengths are big-endian int32; every connection carries one request at a time, si
 Two rules keep its response decoder from its known faults: each reply is padded in the message field, which nobody
 sees, so that netty's read buffer never shrinks below the reply's metadata; and only small replies with status 200
 travel this way. All others (errors, large bodies, streams) are left in the stash, and nginx fetches them from door 2.
+MMS does not know which worker has how much to do: where another is idler, nginx takes the request there, by its door 2.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,12 @@ END = struct.pack("!i", -1)
 class MmsDoor:
     """Serves connections of MMS's frontend that were handed to this worker."""
 
-    def __init__(self, service: "Service", stash: Stash, *, slot: int, timeout: float, tmp_dir: Path) -> None:
+    def __init__(
+        self, service: "Service", stash: Stash, *, slot: int, timeout: float, tmp_dir: Path,
+        idler: Callable[[], int | None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._service = service
+        self._idler = idler
         self._stash = stash
         self._slot = slot
         self._timeout = timeout
@@ -65,7 +70,10 @@ class MmsDoor:
             mms_id = await reader.readexactly(length)
             headers = {name.decode().lower(): value.decode("latin-1") for name, value in await _pairs(reader)}
             body = await _body(reader)
-            reply = await self._service.answer(request(headers, body, time.monotonic(), self._timeout))
+            if (slot := self._idler()) is None:
+                reply = await self._service.answer(request(headers, body, time.monotonic(), self._timeout))
+            else:
+                reply = Reply(headers={"X-Accel-Redirect": f"@worker{slot}"})
             frames.append(self._reply_frame(mms_id, reply))
         return _packed_int(200) + _packed(PADDING) + b"".join(frames) + END
 

@@ -26,6 +26,7 @@ from hfserve import artifacts, logs
 from hfserve.doors import asgi
 from hfserve.doors.bidi import Bidi
 from hfserve.doors.http import Server, embedded
+from hfserve.doors.loads import Loads
 from hfserve.doors.mms_protocol import MmsDoor
 from hfserve.doors.stash import Stash
 from hfserve.errors import StartError
@@ -57,6 +58,7 @@ class Worker:
 
     def __init__(self, run_dir: Path, slot: int, report: int, tcp: int | None) -> None:
         self.settings = Settings.load(run_dir)
+        device.divide(self.settings.workers or 1)
         self.run_dir = run_dir
         self.slot = slot
         self._report = report
@@ -110,15 +112,18 @@ class Worker:
     async def _serve(self, model: Model) -> None:
         metrics = WorkerMetrics(model.task)
         limits = self._limits(model)
+        loads = Loads(self.run_dir, self.slot, self.settings.workers or 1)
         async with Scheduler(
-            model.run, limits, steps=model.steps, observe=metrics.observe, observe_step=metrics.observe_step
-        ) as scheduler:
+            model.run, limits, steps=model.steps, observe=metrics.observe, observe_step=metrics.observe_step,
+            hold=loads.add,
+        ) as scheduler:  # fmt: skip
             service = Service(model, scheduler, metrics, stream_s=self.settings.stream_s, broken=self._give_up)
             stash = Stash()
             bidi = Bidi(service, model, self.settings, broken=self._give_up)
             http = self._http(service, stash, bidi)
             self._listen_for_connections(MmsDoor(
-                service, stash, slot=self.slot, timeout=self.settings.timeout, tmp_dir=self.run_dir / "tmp"
+                service, stash, slot=self.slot, timeout=self.settings.timeout, tmp_dir=self.run_dir / "tmp",
+                idler=partial(loads.idler, limits.max_batch_tokens),
             ))  # fmt: skip
             serving = asyncio.create_task(
                 http.serve([self._unix(f"worker-{self.slot}.sock") if self._tcp is None else self._public()])
@@ -128,6 +133,7 @@ class Worker:
             log.info("ready", extra={"task": model.task, "lanes": limits.lanes})
             self._tell("ready", "")
             await self._stop.wait()
+            loads.leave()
             service.drain()
             await bidi.drain()
             http.should_exit = True

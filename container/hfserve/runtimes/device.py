@@ -37,7 +37,25 @@ MEMORY_LIMITS = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
+MOST_LANES = 8
+"""Lanes that one process has: more of them wait for Python's lock more than they gain."""
+
 _mine = threading.local()
+_shared = 1
+"""How many workers there are, each with its share of this machine."""
+
+
+def divide(workers: int) -> None:
+    """Let this process have its share only of the cores and the memory, as one of so many workers."""
+    global _shared
+    _shared = workers
+
+
+def processes(wanted: str) -> int:
+    """How many workers suit a machine: one per GPU, unless a device is named; on CPU more where lanes stop scaling."""
+    if wanted in {"auto", "cuda"} and (graphics := gpus()):
+        return graphics
+    return math.ceil(cores() / MOST_LANES) if wanted in {"auto", "cpu"} else 1
 
 
 def at_once(device: str) -> AtOnce:
@@ -48,10 +66,10 @@ def at_once(device: str) -> AtOnce:
 
 
 def cores() -> int:
-    """Cores this process may use: its affinity, cut by the cgroup's CPU quota (contract row 44)."""
+    """Cores this process may use: its affinity, cut by the cgroup's CPU quota (contract row 44), and its share."""
     usable = len(os.sched_getaffinity(0))
     quota = _quota_v2(Path("/sys/fs/cgroup")) or _quota_v1(Path("/sys/fs/cgroup/cpu"))
-    return max(1, min(usable, math.ceil(quota))) if quota else usable
+    return max(1, (min(usable, math.ceil(quota)) if quota else usable) // _shared)
 
 
 def choose(wanted: str, slot: int) -> str:
@@ -134,13 +152,13 @@ def gpus() -> int:
 
 
 def free_memory() -> int:
-    """Bytes of memory that this machine has left, or the cgroup's limit leaves."""
+    """Bytes of memory that this machine has left, or the cgroup's limit leaves; of these a worker's share."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     for limit, used in MEMORY_LIMITS:
         with contextlib.suppress(OSError, ValueError):  # no limit, or no such cgroup
             free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
-    return max(free, 0)
+    return max(free, 0) // _shared
 
 
 def _quota_v2(root: Path) -> float | None:
