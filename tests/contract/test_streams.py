@@ -213,7 +213,7 @@ def test_sigterm_lets_a_stream_come_to_its_end(engine, folder):
 
 
 def test_a_summary_streams_too(engine, tmp_path):
-    """By `generate()`, one at a time: without a search, since nobody asked for one."""
+    """Without a search with beams, since nobody asked for one."""
     with Server(zoo.named("text2text-generation-t5", tmp_path / "t5"), engine=engine) as server:
         body = {"inputs": "the food was good", "parameters": {"max_new_tokens": 10}}
         likeliest = {**body, "parameters": {**body["parameters"], "num_beams": 1}}

@@ -13,6 +13,7 @@ from hfserve.runtimes.generation import BLOCK, Pool
 from hfserve.settings import Options
 from hfserve.tasks import table
 from hfserve.tasks.text_generation import TextGeneration
+from stepping import stepped
 
 torch.set_num_threads(1)
 
@@ -32,29 +33,6 @@ def runner(saved):
         return made[name]
 
     return runner
-
-
-def stepped(runner, items, *, late=()):
-    """The outcomes of items on the engine; some of them join only after a few steps."""
-    places = {}
-    outcomes = {}
-
-    def start(number):
-        places[runner.steps[0].start(items[number])] = number
-
-    for number in range(len(items)):
-        if number not in late:
-            start(number)
-    steps = 0
-    while places or len(outcomes) < len(items):
-        for started, outcome in runner.steps[0].step(1):
-            outcomes[places.pop(started)] = outcome
-        steps += 1
-        if steps == 3:
-            for number in late:
-                start(number)
-    assert runner.steps[0].room[0] == 0
-    return [outcomes[number] for number in range(len(items))]
 
 
 GRID = [

@@ -3,6 +3,7 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from hfserve.errors import InvalidInput, LoadError
+from hfserve.runtimes import seq2seq
+from hfserve.runtimes.generation import BLOCK, Pool
 from hfserve.settings import Options
 from hfserve.tasks import table
 from hfserve.tasks.text2text import Text2Text
+from stepping import stepped
 
 torch.set_num_threads(1)
 
@@ -128,7 +132,203 @@ def test_families_whose_answers_depend_on_company_run_alone(runner, monkeypatch)
     assert sizes == [1] * len(TEXTS)
 
 
+# Side by side
+
+GREEDY = {"num_beams": 1, "max_new_tokens": 12}
+GRID = [
+    {},
+    {"max_new_tokens": 1},
+    {"max_new_tokens": 30},
+    {"repetition_penalty": 1.8, "max_new_tokens": 20},
+    {"no_repeat_ngram_size": 2, "max_new_tokens": 20},
+    {"min_new_tokens": 12},
+    {"min_length": 12, "max_new_tokens": 20},
+    {"max_new_tokens": None, "max_length": 18},
+    {"bad_words_ids": [[34], [5, 6]], "suppress_tokens": [40, 41]},
+    {"eos_token_id": [0, 34, 78]},
+    {"renormalize_logits": True},
+    {"early_stopping": True, "length_penalty": 2.0},
+]
+
+
+def _items(model, inputs, **parameters):
+    told = {name: value for name, value in parameters.items() if value is not None}
+    if model._many_languages:
+        told |= LANGUAGES
+    return model.items({"inputs": inputs, "parameters": told})
+
+
+def _tokens(model, item):
+    """What `generate()` makes of an item alone, without what it fills rows up with."""
+    (row,) = model._model.generate(torch.tensor([item.data["input_ids"]]), **item.parameters["generate"]).tolist()
+    return row[1:]
+
+
+def _heard(item):
+    pieces = []
+    item.feed.tell = lambda piece: pieces.append(piece.token.id)
+    return pieces
+
+
+@pytest.mark.parametrize("parameters", GRID, ids=str)
+@pytest.mark.parametrize("name", [T5, BART, MARIAN, NLLB])
+def test_greedy_texts_are_those_of_generate_alone_and_in_company(runner, name, parameters):
+    model = runner(name, TASKS.get(name, "translation"))
+    items = _items(model, TEXTS, **GREEDY | parameters)
+    assert all(item.stepwise for item in items)
+    wanted = [model.run([item])[0] for item in items]
+    tokens = [_tokens(model, item) for item in items]
+    assert [stepped(model, [item])[0] for item in items] == wanted
+    heard = [_heard(item) for item in items]
+    assert stepped(model, items, late=(1, 3)) == wanted
+    assert heard == tokens
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_string_ends_a_text(runner, name):
+    model = runner(name)
+    ((whole,),) = stepped(model, _items(model, FOOD, **GREEDY))
+    end = next(iter(whole.values()))[3]
+    (item,), (other,) = (_items(model, FOOD, **GREEDY, stop=stop) for stop in (end, ["never", "ever"]))
+    assert stepped(model, [item, other]) == [*model.run([item]), [whole]]
+    assert item.batch_key != other.batch_key
+    told, pieces = model.events(item), []
+    item.feed.tell = pieces.append
+    ((record,),) = stepped(model, [item])
+    assert end in next(iter(record.values())) and record != whole
+    assert [told.of(piece) for piece in pieces][-1]["details"]["finish_reason"] == "stop_sequence"
+
+
+def test_texts_that_ask_for_different_things_are_made_together(runner):
+    model = runner(BART)
+    asked = [{}, {"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 1}, {"max_new_tokens": 5}, {"min_length": 9}]
+    items = [_items(model, FOOD, **GREEDY | each)[0] for each in asked]
+    assert stepped(model, items, late=(2,)) == [model.run([item])[0] for item in items]
+
+
+@pytest.mark.parametrize("told", [{"encoder_no_repeat_ngram_size": 1}, {"encoder_repetition_penalty": 9.0}], ids=str)
+def test_settings_that_look_at_what_was_read_count_too(saved, runner, told):
+    model = Text2Text(table.find("summarization"), saved(BART), Options())
+    model._model.generation_config.update(**told)
+    items = _items(model, TEXTS, **GREEDY)
+    heard = [_heard(item) for item in items]
+    assert stepped(model, items) != stepped(runner(BART), _items(runner(BART), TEXTS, **GREEDY))
+    assert heard == [_tokens(model, item) for item in items]
+
+
+def test_a_text_begins_as_the_settings_of_its_task_say(runner, monkeypatch):
+    model = runner(T5)
+    monkeypatch.setitem(model._defaults, "decoder_start_token_id", 7)
+    items = _items(model, TEXTS, **GREEDY)
+    heard = [_heard(item) for item in items]
+    stepped(model, items)
+    assert heard == [_tokens(model, item) for item in items]
+
+
+def test_a_text_may_be_as_long_as_there_are_positions(runner):
+    model = runner(BART)
+    (item,) = _items(model, FOOD, num_beams=1, max_new_tokens=500, min_new_tokens=500)
+    heard = _heard(item)
+    stepped(model, [item])
+    assert heard == _tokens(model, item) and len(heard) == 96
+
+
+def test_newcomers_are_read_a_few_at_a_time_while_others_are_written(runner, monkeypatch):
+    model = runner(T5)
+    monkeypatch.setattr(model._engines[0], "most_tokens", 8)
+    first, *others = items = _items(model, TEXTS, **GREEDY, min_new_tokens=12)
+    heard = [_heard(item) for item in items]
+    started = [model.steps[0].start(first)]
+    model.steps[0].step(1)
+    started += [model.steps[0].start(item) for item in others]
+    model.steps[0].step(1)
+    assert len(heard[0]) == 2 and 1 <= sum(map(len, heard[1:])) < len(others)
+    while not all(len(each) == 12 for each in heard):
+        model.steps[0].step(1)
+    assert heard == [_tokens(model, item) for item in items]
+    assert model.steps[0].room[0] == 0
+
+
+def test_who_leaves_gives_its_room_back(runner):
+    model = runner(T5)
+    items = _items(model, TEXTS, **GREEDY, min_new_tokens=12)
+    started = [model.steps[0].start(item) for item in items]
+    model.steps[0].step(1)
+    assert model.steps[0].room[0] == sum(-(-(item.cost + 12) // BLOCK) for item in items)
+    for each in started[:5]:
+        model.steps[0].stop(each)
+    while not (ended := model.steps[0].step(1)):
+        pass
+    assert ended == [(started[5], model.run([items[5]])[0])]
+    assert model.steps[0].room[0] == 0
+
+
+def test_what_could_never_run_is_refused_at_once(saved):
+    model = Text2Text(table.find("text2text-generation"), saved(T5), Options(max_batch=1))
+    model._engines[0].pool = Pool(2)
+    for told in ({"num_beams": 1}, {}):
+        with pytest.raises(InvalidInput, match=r"inputs: 1 text of up to \d+ tokens, .*HFSERVE_KV_CACHE_MB"):
+            for item in _items(model, FOOD, max_new_tokens=60, **told):
+                model.events(item)
+    assert _items(model, "a", max_new_tokens=8, num_beams=1)
+
+
+def test_a_search_with_beams_is_generate_s_unless_it_streams_and_nobody_asked_for_it(runner):
+    model = runner(T5)
+    (usual,), (asked,) = _items(model, FOOD, max_new_tokens=8), _items(model, FOOD, max_new_tokens=8, num_beams=3)
+    assert not usual.stepwise and not asked.stepwise
+    with pytest.raises(InvalidInput, match="num_beams"):
+        model.events(asked)
+    told = model.events(usual)
+    pieces = []
+    usual.feed.tell = pieces.append
+    ((record,),) = stepped(model, [usual])
+    assert usual.stepwise and [record] == _ask(model, FOOD, max_new_tokens=8, num_beams=1)
+    events = [told.of(piece) for piece in pieces]
+    assert "".join(each["token"]["text"] for each in events) == record["generated_text"]
+    assert events[-1]["details"]["generated_tokens"] == len(events)
+    assert events[-1]["details"]["input_length"] == usual.cost
+
+
+def test_a_model_that_would_say_something_else_side_by_side_is_left_to_generate(saved, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    part = seq2seq._part
+
+    def near_sighted(text, number):
+        return replace(part(text, number), source=slice(text.start, text.start + 1))
+
+    monkeypatch.setattr(seq2seq, "_part", near_sighted)
+    model = Text2Text(table.find("text2text-generation"), saved(T5), Options())
+    assert not model.steps and "would say something else" in caplog.text
+    (item,) = _items(model, FOOD, **GREEDY)
+    assert not item.stepwise
+
+
 # Sampling
+
+
+@pytest.mark.parametrize("name", [T5, NLLB])
+def test_a_seed_makes_the_same_text_in_any_company(runner, name):
+    """With a temperature at which everything is drawn, what fills rows up too."""
+    model = runner(name, TASKS.get(name, "translation"))
+    sampled = {**GREEDY, "max_new_tokens": 30, "do_sample": True, "temperature": 99.0, "top_k": 0, "eos_token_id": 9}
+    items = [item for seed in range(4) for item in _items(model, TEXTS[:3], seed=seed, **sampled)]
+    heard = [_heard(item) for item in items]
+    texts = stepped(model, items, late=(1, 6))
+    assert len({str(text) for text in texts}) > 4
+    assert texts == [model.run([item])[0] for item in items]
+    assert any(model._words.pad in tokens for tokens in heard)
+
+
+def test_several_texts_of_one_differ_and_a_seed_repeats_them(runner):
+    model = runner(BART)
+    sampled = {**GREEDY, "do_sample": True, "temperature": 3.0, "num_return_sequences": 3}
+    (item,), (other,) = (_items(model, FOOD, seed=seed, **sampled) for seed in (1, 9))
+    (texts,), (others,) = stepped(model, [item]), stepped(model, [other])
+    assert len({each["summary_text"] for each in texts}) == 3
+    assert stepped(model, [other, item], late=(1,)) == [others, texts]
+    with pytest.raises(InvalidInput, match="num_return_sequences"):
+        model.events(item)
 
 
 def test_a_seed_repeats_what_was_sampled(runner):

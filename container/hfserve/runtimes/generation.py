@@ -8,7 +8,7 @@ range of a pool that was given to it when it began, so that no text ever has to 
 import bisect
 import inspect
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -54,6 +54,10 @@ ROWWISE = frozenset(
 """Processors of transformers that look at scores alone: those who ask for the same are computed together."""
 
 
+Held = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values by layer, (places, heads, width) each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A token that was drawn; where asked for, the logarithm of its probability, and the likeliest ones with theirs."""
@@ -81,11 +85,13 @@ class Wanted:
     stops: Callable[[Sequence[int]], bool] | None = None
     logprobs: int | None = None
     """How many of the likeliest tokens to tell beside the logarithm of the drawn one's probability; None: neither."""
+    source: Sequence[int] = ()
+    """What an encoder reads, for a model that has one; the prompt is then what its decoder begins with."""
 
     @property
     def tokens(self) -> int:
         """Places in the pool at most: what was drawn last is never read."""
-        return len(self.prompt) + self.most - 1
+        return len(self.source) + len(self.prompt) + self.most - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -138,20 +144,24 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """The tokens of one text in a row, and the range of the pool that they may look at."""
+class Part:
+    """The tokens of one text in a row, and the ranges of the pool that they may look at."""
 
     row: slice
     places: slice
     count: int
+    source: slice | None = None
+    """Where the keys and values lie of what an encoder read."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class Pass:
     """A row under way: its texts, where the keys of its tokens go, and the masks that its layers share."""
 
-    parts: Sequence[_Part]
+    parts: Sequence[Part]
     places: torch.Tensor
+    held: Held | None = None
+    """All keys and values, where there are some that an encoder read."""
     _masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
 
     def mask(self, count: int, seen: int, window: int | None) -> torch.Tensor:
@@ -163,8 +173,14 @@ class _Pass:
             self._masks[key] = ahead >= 0 if window is None else (ahead >= 0) & (ahead < window)
         return self._masks[key]
 
+    def read(self, layer: int) -> Iterator[torch.Tensor]:
+        """The keys and the values of all texts in a layer, (1, heads, all, width)."""
+        if self.held is None:
+            raise NotImplementedError("attention that looks ahead")
+        return (each.transpose(0, 1)[None] for each in self.held[layer])
 
-_pass: ContextVar[_Pass | None] = ContextVar("pass", default=None)
+
+_pass: ContextVar[Pass | None] = ContextVar("pass", default=None)
 
 
 class Engine:
@@ -241,7 +257,7 @@ class Engine:
 
     def logits(self, prompts: Sequence[Sequence[int]], steps: int = 2) -> list[torch.Tensor]:
         """What the model says after each prompt and after its own likeliest words, in company: (steps, vocabulary)."""
-        texts = [text for prompt in prompts if (text := self._placed(Wanted(prompt, steps)))]
+        texts = [text for prompt in prompts if (text := self._placed(self._sample(prompt, steps)))]
         said: list[list[torch.Tensor]] = [[] for _ in texts]
         try:
             if len(texts) < len(prompts):
@@ -256,6 +272,9 @@ class Engine:
             for text in texts:
                 self.stop(text)
         return [torch.stack(told).float().cpu() for told in said]
+
+    def _sample(self, prompt: Sequence[int], steps: int) -> Wanted:
+        return Wanted(prompt, steps)
 
     def _chosen(self) -> list[tuple[Text, int]]:
         """Who takes part with how many tokens: all that are being written, then prompts, the oldest first."""
@@ -279,7 +298,7 @@ class Engine:
         parts, last = [], []
         for text, count in chosen:
             end = text.read + count
-            parts.append(_Part(slice(len(ids), len(ids) + count), slice(text.start, text.start + end), count))
+            parts.append(Part(slice(len(ids), len(ids) + count), slice(text.start, text.start + end), count))
             ids += text.ids[text.read : end]
             positions += range(text.read, end)
             places += range(text.start + text.read, text.start + end)
@@ -291,7 +310,7 @@ class Engine:
         )
         keep = {"logits_to_keep": kept} if self._keeps else {}
         self._cache.places = to
-        with torch.inference_mode(), runtime.memory_guard(), _passing(_Pass(parts, to)):
+        with torch.inference_mode(), runtime.memory_guard(), passing(Pass(parts, to)):
             answer = self.model(
                 input_ids=row[None], attention_mask=torch.ones_like(row[None]), position_ids=at[None],
                 past_key_values=self._cache, use_cache=True, **keep,
@@ -349,7 +368,7 @@ class Engine:
             self.stop(text)
 
 
-def engines(model: Any, options: Options, *, positions: int) -> list[Engine]:
+def engines(model: Any, options: Options, *, positions: int, kind: type[Engine] = Engine) -> list[Engine]:
     """Engines for a model whose texts have so many tokens at most, one for each lane: they share all but their pools.
 
     Raises NotImplementedError for families it is not for; whether they say what `generate()` says is for the caller to
@@ -369,7 +388,7 @@ def engines(model: Any, options: Options, *, positions: int) -> list[Engine]:
     most = -(-at_once // lanes)
     room = (options.kv_cache_mb << 20 if options.kv_cache_mb else memory(model.device)) // lanes
     try:
-        made = [Engine(model, most_tokens=ON_CPU if on_cpu else ON_GPU, most_texts=most) for _ in range(lanes)]
+        made = [kind(model, most_tokens=ON_CPU if on_cpu else ON_GPU, most_texts=most) for _ in range(lanes)]
         for each in made:
             each.try_out()
             each.allot(room, max(most, TRIED) * positions)
@@ -386,28 +405,34 @@ def release(model: Any) -> None:
 
 def attention(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None,
-    is_causal: bool | None = None, sliding_window: int | None = None, **more: Any,
+    is_causal: bool | None = None, sliding_window: int | None = None, position_bias: Any = None, **more: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """In a pass of an engine (1, heads, tokens, width) against its pool; elsewhere torch's own."""
+    """In a pass of an engine (1, heads, tokens, width) against its pool; elsewhere torch's own.
+
+    A bias is that of a text's last token with regard to all before it, of the longest text.
+    """
     now = _pass.get()
     if now is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         told = {"scaling": scaling, "is_causal": is_causal, "sliding_window": sliding_window, **more}
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **told)
-    if not packing.looks_back(module, is_causal, more):
-        raise NotImplementedError("attention that looks ahead")
+        return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **told)
+    own = packing.looks_back(module, is_causal, more)
+    if not own:
+        key, value = now.read(module.layer_idx)
     out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
     grouped = key.shape[1] != query.shape[1]
     for part in now.parts:
-        first = part.places.start
+        place = part.places if own or not part.source else part.source
+        first, end = place.start, place.stop
         if sliding_window:
-            first = max(first, part.places.stop - part.count - sliding_window + 1)
-        seen = part.places.stop - first
+            first = max(first, end - part.count - sliding_window + 1)
+        seen = end - first
         masked = part.count > 1 and (seen > part.count or bool(sliding_window))
+        bias = position_bias[..., -seen:] if own and position_bias is not None else None
         out[:, part.row] = F.scaled_dot_product_attention(
-            query[:, :, part.row], key[:, :, first : part.places.stop], value[:, :, first : part.places.stop],
-            attn_mask=now.mask(part.count, seen, sliding_window) if masked else None,
+            query[:, :, part.row], key[:, :, first:end], value[:, :, first:end],
+            attn_mask=now.mask(part.count, seen, sliding_window) if masked else bias,
             is_causal=part.count > 1 and not masked, scale=scaling, enable_gqa=grouped,
         ).transpose(1, 2)  # fmt: skip
     return out, None
@@ -422,8 +447,14 @@ def mask(*arguments: Any, **options: Any) -> Any:
     return sdpa_mask(*arguments, **options)
 
 
+def current() -> Pass | None:
+    """The pass of an engine that is under way in this thread."""
+    return _pass.get()
+
+
 @contextmanager
-def _passing(row: _Pass) -> Iterator[None]:
+def passing(row: Pass) -> Iterator[None]:
+    """Let the attention of what is computed within know its row."""
     token = _pass.set(row)
     try:
         yield
@@ -437,37 +468,42 @@ def _cache() -> Any:
 
     class Places(Cache):
         places: torch.Tensor
+        before: Any = 0
+        """Tokens before each new one, for a decoder that numbers them itself."""
 
         def __init__(self) -> None:
             super().__init__(layers=[])
             self._length = 0
-            self._held: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+            self.held: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
         def resize(self, length: int) -> None:
             """Have room for so many tokens, and forget what was there; memory is used when it is written."""
             self._length = length
-            for layer, pair in self._held.items():
+            for layer, pair in self.held.items():
                 keys, values = (old.new_empty(length, *old.shape[1:]) for old in pair)
-                self._held[layer] = keys, values
+                self.held[layer] = keys, values
 
         def bytes_per_token(self) -> int:
             """What a token takes in all layers."""
-            return sum(old[0].numel() * old.element_size() for pair in self._held.values() for old in pair)
+            return sum(old[0].numel() * old.element_size() for pair in self.held.values() for old in pair)
 
         def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
             """(1, heads, new, width) → (1, heads, all, width); what is of one place lies together in memory."""
-            fresh = [new[0].transpose(0, 1) for new in (key_states, value_states)]
-            if layer_idx not in self._held:
-                keys, values = (new.new_empty(self._length, *new.shape[1:]) for new in fresh)
-                self._held[layer_idx] = keys, values
-            held = self._held[layer_idx]
-            for old, new in zip(held, fresh, strict=True):
-                old.index_copy_(0, self.places, new)
-            return [old.transpose(0, 1)[None] for old in held]
+            self.put(layer_idx, key_states, value_states, self.places)
+            return [old.transpose(0, 1)[None] for old in self.held[layer_idx]]
 
-        def get_seq_length(self, layer_idx: int = 0) -> int:
-            """Positions are told; nothing is counted from here."""
-            return 0
+        def put(self, layer: int, keys: torch.Tensor, values: torch.Tensor, places: torch.Tensor) -> None:
+            """Hold keys and values, (1, heads, new, width) each, at places."""
+            fresh = [new[0].transpose(0, 1) for new in (keys, values)]
+            if layer not in self.held:
+                made_keys, made_values = (new.new_empty(self._length, *new.shape[1:]) for new in fresh)
+                self.held[layer] = made_keys, made_values
+            for old, new in zip(self.held[layer], fresh, strict=True):
+                old.index_copy_(0, places, new)
+
+        def get_seq_length(self, layer_idx: int = 0) -> Any:
+            """Nothing is counted here: positions are told."""
+            return self.before
 
     return Places()
 

@@ -1,6 +1,7 @@
 """What tasks that generate text share: words in and out, who may share a pass, and the random numbers of a request."""
 
 import contextlib
+import logging
 import math
 import threading
 import time
@@ -14,11 +15,15 @@ import torch
 
 from hfserve.errors import InvalidInput
 from hfserve.messages import Item, Outcome
+from hfserve.runtimes import generation as side_by_side
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.generation import EOS, LENGTH, STOP, Token, rowwise
+from hfserve.runtimes import tuning
+from hfserve.runtimes.generation import EOS, LENGTH, STOP, Engine, Token, Wanted, rowwise
 from hfserve.runtimes.tokenizing import load_tokenizer
 from hfserve.settings import Options
 from hfserve.tasks.steps import Ended, Piece, unfit
+
+log = logging.getLogger(__name__)
 
 MOST_PADDING = 2.0
 """As runtimes.torch has it, but higher: a step of the decoder costs more than padding in the prompts."""
@@ -31,6 +36,19 @@ The experts' code is also switched while `generate()` runs, and states are kept,
 """
 OURS = frozenset({"seed", "clean_up_tokenization_spaces"})
 """Parameters of `schemas.generation.Generation` that are not for `generate()`."""
+
+ONLY_GENERATE = (
+    "penalty_alpha", "dola_layers", "guidance_scale", "assistant_early_exit", "prompt_lookup_num_tokens",
+    "prefix_allowed_tokens_fn", "watermarking_config", "constraints", "force_words_ids", "custom_generate",
+)  # fmt: skip
+"""Settings of a model's files that ask for a way of generating that only `generate()` knows."""
+
+TOLERANCE = {"float32": 1e-3}
+ROUGH = 0.05
+"""How far logits may move in company, as a share of the largest; in half precision everything moves them."""
+
+EDGE = 8
+"""Tokens read beside a stop string's own: tokenizers drop spaces at the edge of a text."""
 
 GREEDY = "greedy"
 """The key of all who take the likeliest token, whatever else they ask for."""
@@ -59,6 +77,30 @@ class Words:
                 decode(row, skip_special_tokens=skip_special, clean_up_tokenization_spaces=clean_up) for row in rows
             ]
 
+    def stopped(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+        """Whether the last token ended a text at a string; transformers' own way takes seconds with many words."""
+        if not stops:
+            return None
+        longest = max(len(stop.encode()) for stop in stops) + EDGE
+
+        def stopped(ids: Sequence[int]) -> bool:
+            tail = ids[-longest:]
+            text, before = self.decode([tail, tail[:-1]], False, skip_special=False)
+            return _ends(text, before, stops)
+
+        return stopped
+
+
+def strings(told: str | Sequence[str] | None) -> Sequence[str]:
+    """The strings of a setting that has one, several or none."""
+    return [told] if isinstance(told, str) else told or []
+
+
+def _ends(text: str, before: str, stops: Sequence[str]) -> bool:
+    """Whether a string ends in what the last token added; half a character stood as � before it."""
+    there = len(before.rstrip("�"))
+    return any(text.find(stop, max(there - len(stop) + 1, 0)) >= 0 for stop in stops)
+
 
 def ids_of(told: int | Sequence[int] | None) -> frozenset[int]:
     """The ids of a setting that has one, several or none."""
@@ -68,6 +110,75 @@ def ids_of(told: int | Sequence[int] | None) -> frozenset[int]:
 def samples(model: Any, generation: Mapping[str, Any]) -> bool:
     """Whether tokens are drawn: as asked, else as the model's files say."""
     return bool(generation.get("do_sample", model.generation_config.do_sample))
+
+
+def setting(model: Any, generation: Mapping[str, Any], name: str, usual: Any = None) -> Any:
+    """What was asked for, else what the model's files say."""
+    value = generation.get(name, getattr(model.generation_config, name, None))
+    return usual if value is None else value
+
+
+def texts_of(model: Any, generation: Mapping[str, Any]) -> int:
+    """How many texts are asked for of one input."""
+    return int(setting(model, generation, "num_return_sequences", 1))
+
+
+def ends_of(model: Any, generation: Mapping[str, Any]) -> frozenset[int]:
+    """The tokens that end a text."""
+    return ids_of(setting(model, generation, "eos_token_id"))
+
+
+def is_stepwise(model: Any, generation: Mapping[str, Any]) -> bool:
+    """Whether a text can be made token by token: there is no search, and nothing that only `generate()` does."""
+    searched = setting(model, generation, "num_beams", 1) > 1
+    if searched or any(setting(model, generation, name) for name in ONLY_GENERATE):
+        return False
+    return samples(model, generation) or texts_of(model, generation) == 1
+
+
+def engines(
+    model: Any, options: Options, positions: int, rows: list[list[int]], *,
+    make: Callable[..., list[Engine]], alone: Callable[[list[torch.Tensor]], list[torch.Tensor]],
+) -> list[Engine]:  # fmt: skip
+    """What makes many texts side by side, if it says what the model says by itself: one for each lane.
+
+    `alone` gives the model's own logits for those that an engine gave after `rows`.
+    """
+    try:
+        made = make(model, options, positions=positions)
+        together = made[0].logits(rows)
+        apart = alone(together)
+    except Exception as error:
+        log.info("texts are made in batches, not side by side: %s", runtime.first_line(error))
+        return []
+    if not alike(model, apart, together):
+        log.info("texts are made in batches: side by side this model would say something else")
+        side_by_side.release(model)
+        return []
+    if options.runtime == "auto":
+        first = made[0]
+        crowd = rows[:1] * (side_by_side.TRIED if first.tokens >= side_by_side.TRIED * positions else 1)
+        tuning.quicken(model, lambda: first.logits(rows), lambda: first.logits(crowd, steps=3))
+    return made
+
+
+def alike(model: Any, apart: Sequence[torch.Tensor], together: Sequence[torch.Tensor]) -> bool:
+    """Whether logits after the same tokens, (steps, vocabulary) for each prompt, are the same."""
+    tolerance = TOLERANCE.get(str(model.dtype).removeprefix("torch."), ROUGH)
+    return all(
+        bool((one - other[: len(one)]).abs().max() <= tolerance * one.abs().max())
+        for one, other in zip(apart, together, strict=True)
+    )
+
+
+def check_room(engine: Engine, wanted: Sequence[Wanted], place: str) -> None:
+    """Refuse at once what could never run."""
+    if not engine.fits(wanted):
+        raise InvalidInput(
+            f"{place}: {len(wanted)} text{'s' * (len(wanted) > 1)} of up to {wanted[0].tokens} tokens, prompt "
+            f"included, are more than this server has memory for ({engine.tokens} tokens; "
+            "HFSERVE_KV_CACHE_MB); ask for fewer"
+        )
 
 
 def batch_key(model: Any, generation: Mapping[str, Any]) -> Hashable:
@@ -131,14 +242,29 @@ class Processors:
         self._known: OrderedDict[Hashable, tuple[Any, Hashable]] = OrderedDict()
         self._turn = threading.Lock()
 
-    def of(self, generation: Mapping[str, Any], prompt: Sequence[int]) -> tuple[Any, Hashable]:
+    def wanted(
+        self, generation: Mapping[str, Any], prompt: Sequence[int], seed: int | None, *, source: Sequence[int] = (),
+        stops: Callable[[Sequence[int]], bool] | None = None, logprobs: int | None = None,
+    ) -> list[Wanted]:  # fmt: skip
+        """What is asked of an engine, for each text of a prompt; raises InvalidInput."""
+        processors, key = self.of(generation, prompt, source)
+        one = Wanted(
+            prompt, generation["max_new_tokens"], ends_of(self._model, generation), processors, key,
+            sample=samples(self._model, generation), stops=stops, logprobs=logprobs, source=source,
+        )  # fmt: skip
+        count = texts_of(self._model, generation)
+        return [replace(one, seed=None if seed is None else seed + i) for i in range(count)]
+
+    def of(
+        self, generation: Mapping[str, Any], prompt: Sequence[int], source: Sequence[int] = ()
+    ) -> tuple[Any, Hashable]:
         """The processors, and a key where texts of equal keys can be processed together; raises InvalidInput."""
         key = tuple((name, repr(value)) for name, value in sorted(generation.items()) if name != "max_new_tokens")
         with self._turn:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        made = self._made(generation, prompt)
+        made = self._made(generation, prompt, source or prompt)
         if not rowwise(made):
             return made, None
         shared = key if made or samples(self._model, generation) else GREEDY
@@ -148,8 +274,8 @@ class Processors:
                 self._known.popitem(last=False)
         return made, shared
 
-    def _made(self, generation: Mapping[str, Any], prompt: Sequence[int]) -> Any:
-        model, given = self._model, torch.tensor([prompt], device=self._model.device)
+    def _made(self, generation: Mapping[str, Any], prompt: Sequence[int], read: Sequence[int]) -> Any:
+        model, given = self._model, torch.tensor([read], device=self._model.device)
         try:
             config, _ = model._prepare_generation_config(None, **generation)
             config.max_length = len(prompt) + generation["max_new_tokens"]

@@ -117,4 +117,4 @@ def told(text: Text) -> Ended:
     """How a text ended."""
     wanted, now = text.wanted, time.monotonic()
     first = (text.first or now) - text.began
-    return Ended(text.finish, len(text.made), len(wanted.prompt), wanted.seed, first, now - text.began)
+    return Ended(text.finish, len(text.made), len(wanted.source or wanted.prompt), wanted.seed, first, now - text.began)

@@ -1,24 +1,29 @@
-"""summarization, translation and text2text-generation: text from text, with batches for requests that do not sample.
+"""summarization, translation and text2text-generation: text from text.
 
-transformers 5 has no pipelines for them; the answers here are those of 4.57's, from its defaults to its shapes.
+Searches with beams go through `generate()`, those that ask for the same in one pass; without, texts are made token by
+token, all side by side, where the model's attention allows it. transformers 5 has no pipelines for these tasks;
+the answers here are those of 4.57's, from its defaults to its shapes.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
+from hfserve.runtimes import seq2seq
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import UNLIMITED
+from hfserve.runtimes.generation import Engine, Text, Wanted
+from hfserve.runtimes.tokenizing import SAMPLES, UNLIMITED
 from hfserve.settings import Options
 from hfserve.tasks import generation as shared
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import cuts, parse, places, split, string, too_long
 from hfserve.tasks.narration import Events
 from hfserve.tasks.schemas import generation as schemas
+from hfserve.tasks.steps import Steps
 
 KEYS = {"summarization": "summary_text", "translation": "translation_text", "text2text-generation": "generated_text"}
 USUAL = {"max_new_tokens": 256, "num_beams": 4}
@@ -31,7 +36,7 @@ NAMED = 12
 """Languages that an error names."""
 
 
-NOT_GENERATE = shared.OURS | {"truncation", "src_lang", "tgt_lang"}
+NOT_GENERATE = shared.OURS | {"truncation", "src_lang", "tgt_lang", "stop"}
 """Parameters that are not for `generate()`."""
 
 
@@ -43,7 +48,6 @@ class Text2Text:
 
         self._model = runtime.load(AutoModelForSeq2SeqLM, model_dir, options)
         self._alone = self._model.config.model_type in shared.ALONE
-        self._ends = shared.ids_of(self._model.generation_config.eos_token_id)
         self.concurrent = not self._alone
         self._words = _Words(model_dir, _positions(self._model.config, "encoder"), options)
         self._options = options
@@ -58,6 +62,9 @@ class Text2Text:
         self._many_languages = family == "translation" and self._words.many_languages
         self._languages = self._usual_languages(task.name, name)
         self.task = self._with_example(task)
+        self._processors = shared.Processors(self._model)
+        self._engines = self._made_engines()
+        self.steps = [Steps(engine, self._of_texts) for engine in self._engines]
 
     def items(self, data: Any) -> list[Item]:
         """An item for each text, encoded."""
@@ -83,9 +90,13 @@ class Text2Text:
 
     def events(self, item: Item) -> Events:
         """An item's tokens as events; a search with beams that nobody asked for gives way to the likeliest token."""
-        generation, clean = item.parameters["generate"], item.parameters["clean_up_tokenization_spaces"]
-        shared.check_told(beams=item.parameters["beams"], texts=generation.get("num_return_sequences"))
-        generation["num_beams"] = 1
+        told, clean = item.parameters, item.parameters["clean_up_tokenization_spaces"]
+        shared.check_told(beams=told["beams"], texts=told["generate"].get("num_return_sequences"))
+        if not item.stepwise:
+            told["generate"]["num_beams"] = 1
+            wanted = self._wanted(item.data["input_ids"], told)
+            told["wanted"].extend(wanted)
+            object.__setattr__(item, "stepwise", bool(wanted))  # that it is told is known only now
 
         def decode(ids: Sequence[int]) -> str:
             return self._words.decode([ids], clean)[0]
@@ -114,8 +125,26 @@ class Text2Text:
             "seed": chosen.seed,
             "beams": chosen.num_beams,
             "clean_up_tokenization_spaces": chosen.clean_up_tokenization_spaces,
+            "place": place,
+            "stops": shared.strings(chosen.stop),
         }
-        return Item(encoded, parameters, shared.batch_key(self._model, generation), length, place if cut else "")
+        parameters["wanted"] = self._wanted(encoded["input_ids"], parameters)
+        key = shared.batch_key(self._model, generation), *parameters["stops"]
+        return Item(encoded, parameters, key, length, place if cut else "", bool(parameters["wanted"]))
+
+    def _wanted(self, source: list[int], parameters: Mapping[str, Any]) -> list[Wanted]:
+        """What is asked of an engine; nothing where `generate()` is to make the texts."""
+        generation = parameters["generate"]
+        if not self._engines or not shared.is_stepwise(self._model, generation):
+            return []
+        most = generation.get("max_new_tokens") or generation["max_length"] - 1
+        settled = {**generation, "max_new_tokens": most}
+        settled.pop("max_length", None)
+        start = seq2seq.beginning(self._model, generation.get("decoder_start_token_id"))
+        stops = self._words.stopped(parameters["stops"])
+        wanted = self._processors.wanted(settled, [start], parameters["seed"], source=source, stops=stops)
+        shared.check_room(self._engines[0], wanted, parameters["place"])
+        return wanted
 
     def _bounded(self, generation: dict[str, Any]) -> dict[str, Any]:
         """With one of the two limits of length, within the decoder's positions, and no least length beyond it."""
@@ -133,18 +162,34 @@ class Text2Text:
                 bounded[name] = most
         return bounded
 
+    def _made_engines(self) -> list[Engine]:
+        """What makes many texts side by side: one for each lane."""
+        if not self.concurrent:
+            return []
+        rows = [self._words.encode(text, cut=True)[0]["input_ids"] for text in SAMPLES[:2]]
+        return shared.engines(
+            self._model, self._options, self._words.limit + self._longest, rows,
+            make=seq2seq.engines, alone=lambda said: seq2seq.alone(self._model, rows, said),
+        )  # fmt: skip
+
+    def _of_texts(self, item: Item, texts: Sequence[Text]) -> Outcome:
+        """The records of a text from which the engine made others."""
+        return self._records(item, [text.ids for text in texts])
+
+    def _records(self, item: Item, rows: Any) -> list[dict[str, str]]:
+        clean = item.parameters["clean_up_tokenization_spaces"]
+        return [{self._key: text} for text in self._words.decode(rows, clean)]
+
     def _generated(self, items: Sequence[Item]) -> list[Outcome]:
         if len(items) > 1 and any(item.feed.tell for item in items):
             return [outcome for item in items for outcome in self._generated([item])]
         pads = {"input_ids": self._words.pad or 0, "attention_mask": 0}
         inputs = {name: shared.padded([item.data[name] for item in items], pad) for name, pad in pads.items()}
         asked = items[0].parameters
-        told = shared.telling(items[0], self._ends) | shared.stopping(items)
+        ends = shared.ends_of(self._model, asked["generate"])
+        told = shared.telling(items[0], ends) | shared.stopping(items, self._words.stopped(asked["stops"]))
         tokens = shared.generate(self._model, inputs, asked["generate"], asked["seed"], **told)
-        return [
-            [{self._key: text} for text in self._words.decode(rows, item.parameters["clean_up_tokenization_spaces"])]
-            for item, rows in zip(items, tokens, strict=True)
-        ]
+        return [self._records(item, rows) for item, rows in zip(items, tokens, strict=True)]
 
     def _usual_languages(self, asked: str, specific: str) -> tuple[str | None, str | None]:
         """The languages in the task's name, as asked for or as the model's files have it."""
@@ -181,7 +226,7 @@ class _Words(shared.Words):
 
     def __init__(self, model_dir: Path, positions: int | None, options: Options) -> None:
         super().__init__(model_dir, options)
-        self._limit = min(self.tokenizer.model_max_length, positions or MOST_TOKENS)
+        self.limit = min(self.tokenizer.model_max_length, positions or MOST_TOKENS)
         self.positions = positions
         self.many_languages = hasattr(self.tokenizer, "_build_translation_inputs")
         self.languages = _languages(self.tokenizer) if self.many_languages else []
@@ -213,9 +258,9 @@ class _Words(shared.Words):
         """What `encode` gives, and again with the tokenizer cutting where that is too long."""
         with self.turn:
             encoded = encode({"truncation": False})
-            over = cut and len(encoded["input_ids"]) > self._limit
+            over = cut and len(encoded["input_ids"]) > self.limit
             if over:
-                encoded = encode({"truncation": True, "max_length": self._limit})
+                encoded = encode({"truncation": True, "max_length": self.limit})
         return _inputs(encoded), over
 
 

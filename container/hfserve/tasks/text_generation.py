@@ -5,9 +5,8 @@ go through `generate()`: prompts whose requests ask for the same share a pass, p
 answer.
 """
 
-import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 
 from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
-from hfserve.runtimes import generation, tuning
+from hfserve.runtimes import generation
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import SAMPLES, UNLIMITED
 from hfserve.settings import Options
@@ -28,21 +27,12 @@ from hfserve.tasks.schemas.generation import Generation
 from hfserve.tasks.schemas.generation import TextGeneration as Parameters
 from hfserve.tasks.steps import Ended, Piece, Steps, told
 
-log = logging.getLogger(__name__)
-
 USUAL = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}
 """The pipeline's defaults, for what neither the request nor the model's files say."""
 LENGTHS = frozenset({"max_new_tokens", "max_length", "min_new_tokens", "min_length"})
 ASKED = frozenset(Generation.model_fields) - shared.OURS
 """Parameters that are for `generate()`."""
 STOPS = ("stop", "stop_sequence", "stop_sequences", "stop_strings")
-EDGE = 8
-"""Tokens read beside a stop string's own: tokenizers drop spaces at the edge of a text."""
-ONLY_GENERATE = (
-    "penalty_alpha", "dola_layers", "guidance_scale", "assistant_early_exit", "prompt_lookup_num_tokens",
-    "prefix_allowed_tokens_fn", "watermarking_config", "constraints", "force_words_ids", "custom_generate",
-)  # fmt: skip
-"""Settings of a model's files that ask for a way of generating that only `generate()` knows."""
 NEUTRAL = {
     "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0,
@@ -53,9 +43,6 @@ GROWING = frozenset({"dynamic", "longrope"})
 STRETCHED = frozenset({"dynamic", "linear"})
 """Position embeddings whose model takes more than its configuration says, by their factor."""
 POSITIONS = ("max_position_embeddings", "max_seq_len")
-TOLERANCE = {"float32": 1e-3}
-ROUGH = 0.05
-"""How far logits may move in company, as a share of the largest; in half precision everything moves them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +108,10 @@ class TextGeneration:
         start = Prompt(ids or [self._beginning(place)], given, empty=not ids)
         key = self._batch_key(settled, chosen, len(start.ids))
         parameters: dict[str, Any] = {"generate": settled, "chosen": chosen, "seed": chosen.seed}
-        stepwise = self._is_stepwise(settled)
+        stepwise = bool(self._engines) and shared.is_stepwise(self._model, settled)
         if stepwise:
             parameters["wanted"] = self._wanted(settled, chosen, start.ids)
-            self._check_room(parameters["wanted"], place)
+            shared.check_room(self._engines[0], parameters["wanted"], place)
         return Item(start, parameters, key, len(start.ids), place if cut or shortened else "", stepwise)
 
     def _encoded(self, given: Any, place: str, chosen: Parameters) -> tuple[list[int], bool]:
@@ -240,7 +227,8 @@ class TextGeneration:
     def events(self, item: Item) -> Events:
         """An item's tokens as events."""
         settled = item.parameters["generate"]
-        shared.check_told(beams=self._setting("num_beams", settled, 1), texts=self._count(settled))
+        beams = shared.setting(self._model, settled, "num_beams", 1)
+        shared.check_told(beams=beams, texts=shared.texts_of(self._model, settled))
         return self._events(item)
 
     def _events(self, item: Item) -> Events:
@@ -258,79 +246,21 @@ class TextGeneration:
         return Events(decode, self._special, shown=shown, text_of=self._text_of)
 
     def _made_engines(self) -> list[generation.Engine]:
-        """What makes many texts side by side, if it says what `generate()` says: one for each lane."""
+        """What makes many texts side by side: one for each lane."""
         if not self.concurrent:
             return []
         rows = self._sample_rows()
-        try:
-            engines = generation.engines(self._model, self._options, positions=self._limit)
-            apart, together = [self._logits([row])[0] for row in rows], engines[0].logits(rows)
-        except Exception as error:
-            log.info("texts are made in batches, not side by side: %s", runtime.first_line(error))
-            return []
-        if not self._alike(apart, together):
-            log.info("texts are made in batches: side by side this model would say something else")
-            generation.release(self._model)
-            return []
-        if self._options.runtime == "auto":
-            first = engines[0]
-            crowd = rows[:1] * (generation.TRIED if first.tokens >= generation.TRIED * self._limit else 1)
-            tuning.quicken(self._model, lambda: first.logits(rows), lambda: first.logits(crowd, steps=3))
-        return engines
-
-    def _is_stepwise(self, settled: Mapping[str, Any]) -> bool:
-        """Whether a text can be made token by token: there is no search, and nothing that only `generate()` does."""
-        if not self._engines or any(self._setting(name, settled, None) for name in ONLY_GENERATE):
-            return False
-        sampled = shared.samples(self._model, settled)
-        return self._setting("num_beams", settled, 1) == 1 and (sampled or self._count(settled) == 1)
-
-    def _setting(self, name: str, settled: Mapping[str, Any], usual: Any) -> Any:
-        value = settled.get(name, self._known.get(name))
-        return usual if value is None else value
-
-    def _count(self, settled: Mapping[str, Any]) -> int:
-        return int(self._setting("num_return_sequences", settled, 1))
-
-    def _check_room(self, wanted: Sequence[generation.Wanted], place: str) -> None:
-        """Refuse at once what could never run."""
-        engine = self._engines[0]
-        if not engine.fits(wanted):
-            raise InvalidInput(
-                f"{place}: {len(wanted)} text{'s' * (len(wanted) > 1)} of up to {wanted[0].tokens} tokens, prompt "
-                f"included, are more than this server has memory for ({engine.tokens} tokens; "
-                "HFSERVE_KV_CACHE_MB); ask for fewer"
-            )
+        return shared.engines(
+            self._model, self._options, self._limit, rows,
+            make=generation.engines, alone=lambda _: [self._logits([row])[0] for row in rows],
+        )  # fmt: skip
 
     def _wanted(self, settled: Mapping[str, Any], chosen: Parameters, ids: Sequence[int]) -> list[generation.Wanted]:
         """What is asked of the engine, for each text of a prompt."""
-        processors, key = self._processors.of(settled, ids)
-        stops = _stops(chosen)
-        seed = chosen.seed
-        wanted = generation.Wanted(
-            ids, settled["max_new_tokens"], self._ends_of(settled), processors, key,
-            sample=shared.samples(self._model, settled), seed=seed, stops=self._stopped(stops),
+        return self._processors.wanted(
+            settled, ids, chosen.seed, stops=self._words.stopped(_stops(chosen)),
             logprobs=(chosen.top_n_tokens or 0) if chosen.details is True or chosen.top_n_tokens else None,
         )  # fmt: skip
-        seeds = [None if seed is None else seed + i for i in range(self._count(settled))]
-        return [replace(wanted, seed=each) for each in seeds]
-
-    def _ends_of(self, settled: Mapping[str, Any]) -> frozenset[int]:
-        """The tokens that end a text."""
-        return shared.ids_of(self._setting("eos_token_id", settled, None))
-
-    def _stopped(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
-        """Whether the last token ended a text at a string; transformers' own way takes seconds with many words."""
-        if not stops:
-            return None
-        longest = max(len(stop.encode()) for stop in stops) + EDGE
-
-        def stopped(ids: Sequence[int]) -> bool:
-            tail = ids[-longest:]
-            text, before = self._words.decode([tail, tail[:-1]], False, skip_special=False)
-            return _ends(text, before, stops)
-
-        return stopped
 
     def _of_texts(self, item: Item, texts: Sequence[generation.Text]) -> Outcome:
         """The records of a prompt whose texts the engine made."""
@@ -373,8 +303,8 @@ class TextGeneration:
             "attention_mask": shared.padded([[1] * len(row) for row in rows], 0, left=True),
         }
         asked = items[0].parameters
-        more = shared.telling(items[0], self._ends_of(asked["generate"]))
-        more |= shared.stopping(items, self._stopped(_stops(asked["chosen"])))
+        more = shared.telling(items[0], shared.ends_of(self._model, asked["generate"]))
+        more |= shared.stopping(items, self._words.stopped(_stops(asked["chosen"])))
         tokens = shared.generate(self._model, inputs, asked["generate"], asked["seed"], **more)
         longest = inputs["input_ids"].shape[1]
         return [
@@ -384,7 +314,7 @@ class TextGeneration:
 
     def _whole(self, item: Item, sequences: Sequence[list[int]]) -> Outcome:
         """The records of a prompt, whose rows `generate()` filled up behind the text's end."""
-        ends = self._ends_of(item.parameters["generate"])
+        ends = shared.ends_of(self._model, item.parameters["generate"])
 
         def made(sequence: list[int]) -> tuple[Ended, Sequence[generation.Token]]:
             ids = sequence[len(item.data.ids) :]
@@ -402,21 +332,13 @@ class TextGeneration:
             return False
         rows = self._sample_rows()
         try:
-            return self._alike([self._logits([row])[0] for row in rows], self._logits(rows))
+            return shared.alike(self._model, [self._logits([row])[0] for row in rows], self._logits(rows))
         except ValueError:
             return False
 
     def _sample_rows(self) -> list[list[int]]:
         rows = [self._words.tokenizer(text)["input_ids"] for text in SAMPLES[:2]]
         return [row[: max(self._limit - 2, 1)] for row in rows]
-
-    def _alike(self, apart: Sequence[torch.Tensor], together: Sequence[torch.Tensor]) -> bool:
-        """Whether logits after the same tokens, (steps, vocabulary) for each prompt, are the same."""
-        tolerance = TOLERANCE.get(str(self._model.dtype).removeprefix("torch."), ROUGH)
-        return all(
-            bool((one - other[: len(one)]).abs().max() <= tolerance * one.abs().max())
-            for one, other in zip(apart, together, strict=True)
-        )
 
     def _logits(self, rows: list[list[int]]) -> Any:
         """What the model says of each of the first two tokens after each prompt; fewer where its text ends."""
@@ -509,14 +431,7 @@ def _many(inputs: Any) -> bool:
 
 def _stops(chosen: Parameters) -> list[str]:
     """The strings that end a text, by whatever name they came."""
-    given = [getattr(chosen, name) or [] for name in STOPS]
-    return list(dict.fromkeys(stop for each in given for stop in ([each] if isinstance(each, str) else each)))
-
-
-def _ends(text: str, before: str, stops: Sequence[str]) -> bool:
-    """Whether a string ends in what the last token added; half a character stood as � before it."""
-    there = len(before.rstrip("�"))
-    return any(text.find(stop, max(there - len(stop) + 1, 0)) >= 0 for stop in stops)
+    return list(dict.fromkeys(stop for name in STOPS for stop in shared.strings(getattr(chosen, name))))
 
 
 def _encoding(chosen: Parameters, *, chat: bool) -> dict[str, Any]:

@@ -81,6 +81,9 @@ class Text2Text(Generation):
     As in the pipeline, `max_length` counts only where neither the request nor the defaults set `max_new_tokens`.
     """
 
+    stop: Stops = Field(
+        None, description="Strings that end the text, which keeps the one that ended it, with the rest of its token."
+    )
     truncation: bool | Literal["longest_first", "only_first", "do_not_truncate"] = Field(
         True, description="Cut a text that is longer than the model takes; false refuses it."
     )
