@@ -7,6 +7,7 @@ Exception
 │   ├── MethodNotAllowed 405
 │   ├── NotAcceptable 406          no such form of answer
 │   ├── RequestTimeout 408         the body did not arrive in time
+│   ├── Conflict 409               the model is loaded already
 │   ├── PayloadTooLarge 413
 │   ├── UnsupportedMediaType 415
 │   ├── InvalidInput 422           readable, yet not what the task takes
@@ -72,6 +73,12 @@ class RequestTimeout(ServeError):
     """The body did not arrive in time."""
 
     status = 408
+
+
+class Conflict(ServeError):
+    """What is asked for is so already, or is being done."""
+
+    status = 409
 
 
 class PayloadTooLarge(ServeError):

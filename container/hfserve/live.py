@@ -1,19 +1,17 @@
 """Answers that go out while they are made: the pieces of texts, or the answers of a long list one after the other."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from hfserve.errors import DeadlineExceeded
-from hfserve.messages import Item, Job, Outcome, Stream
+from hfserve.errors import DeadlineExceeded, Overloaded
+from hfserve.messages import Item, Job, Outcome, Part, Stream
 
 Submit = Callable[[Sequence[Item]], "list[asyncio.Future[Any]]"]
-
-AHEAD = 64
-"""Items of a list that run, or whose answers wait for those before them."""
 
 _ENDED, _LATE = object(), object()
 
@@ -21,7 +19,7 @@ _ENDED, _LATE = object(), object()
 def chunks(job: Job, submit: Submit, until: float) -> AsyncIterator[bytes]:
     """The whole stream of a job; raises what its items raise, and DeadlineExceeded at `until`."""
     assert job.stream
-    return (_told if job.stream.told else _answered)(job.items, job.stream, submit, until)
+    return _told(job.items, job.stream, submit, until) if job.stream.told else _answered(job.stream, submit, until)
 
 
 async def _told(items: Sequence[Item], stream: Stream, submit: Submit, until: float) -> AsyncIterator[bytes]:
@@ -48,28 +46,39 @@ async def _told(items: Sequence[Item], stream: Stream, submit: Submit, until: fl
         everything.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-async def _answered(items: Sequence[Item], stream: Stream, submit: Submit, until: float) -> AsyncIterator[bytes]:
+async def _answered(stream: Stream, submit: Submit, until: float) -> AsyncIterator[bytes]:
     """The answer of each part in their order; no more than a few are made before they are read."""
-    assert stream.answered
-    waiting: deque[tuple[int, Sequence[Item], list[asyncio.Future[Outcome]]]] = deque()
-    left = deque(enumerate(items[part] for part in stream.parts))
+    assert stream.parts
+    waiting: deque[tuple[Part, list[asyncio.Future[Outcome]]]] = deque()
+    part = await asyncio.to_thread(next, stream.parts, None)
+    begun = False
     try:
-        while waiting or left:
-            while left and sum(len(some) for _, some, _ in waiting) < AHEAD:
-                number, some = left.popleft()
-                waiting.append((number, some, submit(some)))
-            number, some, futures = waiting[0]
-            done = asyncio.gather(*futures)
+        while waiting or part:
+            while part and len(waiting) < stream.ahead:
+                waiting.append((part, await _admitted(part.items, submit, until if begun else 0.0)))
+                begun = True
+                part = await asyncio.to_thread(next, stream.parts, None)
+            done, futures = waiting[0]
             try:
-                outcomes = await asyncio.wait_for(done, until - time.monotonic())
+                together = asyncio.gather(*futures, return_exceptions=True)
+                outcomes = await asyncio.wait_for(together, until - time.monotonic())
             except TimeoutError:
                 raise _overdue() from None
             waiting.popleft()
-            yield stream.answered(number, outcomes)
+            yield await asyncio.to_thread(done.answered, outcomes)
         yield stream.end()
     finally:
-        for _, some, futures in waiting:
-            let_go(some, futures)
+        for unread, futures in waiting:
+            let_go(unread.items, futures)
+
+
+async def _admitted(items: Sequence[Item], submit: Submit, until: float) -> "list[asyncio.Future[Any]]":
+    """Where the queue is full, what has begun comes again until its time is over; what is new is refused."""
+    while time.monotonic() < until:
+        with contextlib.suppress(Overloaded):
+            return submit(items)
+        await asyncio.sleep(Overloaded.retry_after)
+    return submit(items)
 
 
 def _hand_over(

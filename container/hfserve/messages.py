@@ -1,6 +1,6 @@
 """Request → Item → Outcome → Reply: the values that pass between the rooms."""
 
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,16 +63,28 @@ Outcome = Any
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some items of a request, and how their outcomes are told."""
+
+    items: Sequence[Item]
+    answered: Callable[[Sequence[Outcome]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
-    """How a request is answered while it runs: `told` frames each piece of an item, by the item's number; or
-    `answered` frames the outcomes of each part of the items, as soon as those before it are out.
+    """How a request is answered while it runs: `told` frames each piece of an item, by the item's number; or each
+    of the `parts`, made as they are run, no more than so many `ahead`, is told when those before it are out.
+
+    What has `held` bytes held back at its beginning is told by a plain reply when that is all of it, and is cut off
+    when it fails later, so that nobody takes it for whole.
     """
 
     content_type: str
     told: Callable[[int, Any], bytes] | None = None
-    answered: Callable[[int, Sequence[Outcome]], bytes] | None = None
-    parts: Sequence[slice] = ()
+    parts: Iterator[Part] | None = None
+    ahead: int = 64
     end: Callable[[], bytes] = bytes
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)

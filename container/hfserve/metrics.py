@@ -4,14 +4,20 @@ Workers count into memory-mapped files in the run directory (prometheus-client's
 survive a worker that was replaced. The mode is chosen by PROMETHEUS_MULTIPROC_DIR when a worker starts.
 """
 
+import threading
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from hfserve.messages import Batch, Step
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OF_THE_DEAD = 0
+"""Stands for the number of a process in the names of files."""
+
+_files = threading.Lock()
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -95,13 +101,41 @@ class SupervisorMetrics:
         )
 
 
+class ModelsMetrics:
+    """What the supervisor knows of many models."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.loaded = Gauge("hfserve_models_loaded", "Models that are loaded.", registry=registry)
+        self.memory = Gauge(
+            "hfserve_model_memory_bytes", "What unloading it would free, by model.", ["model"], registry=registry
+        )
+        self.loads = Counter(
+            "hfserve_model_loads", "Loads by the status they ended with.", ["status"], registry=registry
+        )
+        self.unloads = Counter("hfserve_model_unloads", "Models unloaded.", registry=registry)
+
+
 def exposition(supervisor: SupervisorMetrics, directory: Path) -> bytes:
     """The text of /metrics: the supervisor's own, and the workers' summed."""
     workers = CollectorRegistry()
     MultiProcessCollector(workers, path=str(directory))  # type: ignore[no-untyped-call]
-    return generate_latest(supervisor.registry) + generate_latest(workers)
+    with _files:
+        return generate_latest(supervisor.registry) + generate_latest(workers)
 
 
 def forget(directory: Path, pid: int) -> None:
-    """Drop the gauges of a process that died; its counters stay in the sum."""
-    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+    """Drop the gauges of a process that died, and add what it counted to what all dead ones did."""
+    with _files:
+        mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+        for kind in ("counter", "histogram"):
+            left = directory / f"{kind}_{pid}.db"
+            if left.exists():
+                _add(left, directory / f"{kind}_{OF_THE_DEAD}.db")
+                left.unlink()
+
+
+def _add(counted: Path, total: Path) -> None:
+    sums = MmapedDict(str(total))  # type: ignore[no-untyped-call]
+    for key, value, _, _ in MmapedDict.read_all_values_from_file(str(counted)):  # type: ignore[no-untyped-call]
+        sums.write_value(key, sums.read_value(key)[0] + value, 0.0)  # type: ignore[no-untyped-call]
+    sums.close()  # type: ignore[no-untyped-call]

@@ -8,20 +8,31 @@ import contextlib
 import inspect
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from hfserve import codecs, hooks, openai, openapi, streaming
 from hfserve.artifacts import Artifact
+from hfserve.batch import Lines, answer_of
 from hfserve.codecs import Records, parameters
 from hfserve.context import Context
 from hfserve.continuous import Steps
-from hfserve.errors import HookError, InvalidInput, LoadError, ModelError, NotAcceptable, NotFound, ServeError
+from hfserve.errors import (
+    HookError,
+    InvalidInput,
+    LoadError,
+    ModelError,
+    NotAcceptable,
+    NotFound,
+    OutOfMemory,
+    ServeError,
+)
 from hfserve.hooks import Hooks
 from hfserve.logs import request_id
-from hfserve.messages import JSON, Item, Job, Outcome, Reply, Request, Stream
+from hfserve.messages import JSON, Item, Job, Outcome, Part, Reply, Request, Stream
 from hfserve.settings import Options, Settings
 from hfserve.streaming import pieces
 from hfserve.tasks import fetch, kinds
@@ -74,6 +85,8 @@ class TaskModel:
 
     def prepare(self, request: Request) -> Job:
         """The items of each record of the body; a body without records is one."""
+        if lines := self._lines(request):
+            return self._by_lines(lines, request)
         data = _read(request, self._settings)
         if answering := openai.read(request.path, data, self._runner, self._settings.model_name, request.request_id):
             return self._in_openai_words(answering)
@@ -85,11 +98,10 @@ class TaskModel:
             start = len(items)
             items += self._items(record, f"record {number + 1}: " if isinstance(data, Records) else "")
             bounds.append(slice(start, len(items)))
-        if len(items) > self._settings.max_items:
-            raise InvalidInput(f"{len(items)} inputs in one request; this server takes {self._settings.max_items}")
-        cuts = _told_of_cuts(items)
+        self._count(items)
+        cuts = _told_of_cuts(item.cut for item in items)
         if form:
-            stream = self._texts(items, form) if self._tells else self._answers(records, bounds, form)
+            stream = self._texts(items, form) if self._tells else self._answers(records, items, bounds, form)
             return Job(items, _never, stream, cuts)
 
         def finish(outcomes: Sequence[Outcome]) -> Reply:
@@ -98,15 +110,44 @@ class TaskModel:
                 self._runner.result(record, outcomes[bound]) for record, bound in zip(records, bounds, strict=True)
             ]
             answer = answers if isinstance(data, Records) else answers[0]
-            reply = _encoded(answer, request, self._default_accept(request, data))
-            return replace(reply, headers=cuts)
+            return replace(_encoded(answer, request, self._settings.default_accept), headers=cuts)
 
         return Job(items, finish)
+
+    def _lines(self, request: Request) -> Lines | None:
+        """The lines of a body that are answered by lines; tokens of texts may be asked for instead."""
+        asks_for_tokens = self._tells and not self._settings.batch and streaming.form(codecs.preferred(request.accept))
+        if asks_for_tokens or request.path in openai.PATHS:
+            return None
+        return Lines.of(request, self._settings, takes=self._runner.task.takes, of_all=[BrokenDevice])
+
+    def _by_lines(self, lines: Lines, request: Request) -> Job:
+        headers: dict[str, str] = {}
+        cuts: set[str] = set()
+
+        def read(record: Any) -> list[Item]:
+            fetch.until.set(request.deadline)
+            items = self._runner.items(record)
+            self._count(items)
+            if cut := {item.cut for item in items if item.cut} - cuts:
+                cuts.update(cut)
+                headers.update(_told_of_cuts(sorted(cuts)))
+            return items
+
+        def tell(record: Any, outcomes: Sequence[Outcome]) -> Any:
+            _raise_first(outcomes)
+            return self._runner.result(record, outcomes)
+
+        return lines.job(read, tell, headers)
+
+    def _count(self, items: Sequence[Item]) -> None:
+        if len(items) > self._settings.max_items:
+            raise InvalidInput(f"{len(items)} inputs in one request; this server takes {self._settings.max_items}")
 
     def _in_openai_words(self, answering: openai.Answering) -> Job:
         """A request of OpenAI's: an item for each choice."""
         items = [item for data in answering.requests for item in self._runner.items(data)]
-        cuts = _told_of_cuts(items)
+        cuts = _told_of_cuts(item.cut for item in items)
 
         def finish(outcomes: Sequence[Outcome]) -> Reply:
             _raise_first(outcomes)
@@ -141,15 +182,20 @@ class TaskModel:
             raise InvalidInput("a stream of plain text is of one input; ask for text/event-stream, or send one")
         return Stream(form.content_type, told=told, end=lambda: form.end)
 
-    def _answers(self, records: Sequence[Any], bounds: Sequence[slice], form: streaming.Form) -> Stream:
+    def _answers(
+        self, records: Sequence[Any], items: Sequence[Item], bounds: Sequence[slice], form: streaming.Form
+    ) -> Stream:
         """The answer of each input as an event."""
         if form.content_type == streaming.PLAIN:
             raise NotAcceptable(f"this task streams {streaming.EVENTS} and {streaming.LINES}")
 
-        def answered(number: int, outcomes: Sequence[Outcome]) -> bytes:
-            return form.event(self._runner.result(records[number], outcomes))
+        def answered(record: Any, outcomes: Sequence[Outcome]) -> bytes:
+            _raise_first(outcomes)
+            return form.event(self._runner.result(record, outcomes))
 
-        return Stream(form.content_type, answered=answered, parts=bounds, end=lambda: form.end)
+        bounded = zip(records, bounds, strict=True)
+        parts = (Part(items[bound], partial(answered, record)) for record, bound in bounded)
+        return Stream(form.content_type, parts=parts, end=lambda: form.end)
 
     def run(self, items: Sequence[Item], threads: int) -> list[Outcome]:
         """A shared pass; singly when it raises."""
@@ -194,11 +240,6 @@ class TaskModel:
         except ServeError as error:
             raise type(error)(f"{place}{error}") from error
 
-    def _default_accept(self, request: Request, data: Any) -> str:
-        """Lines are answered with lines (contract row 33)."""
-        sent = codecs.essence(request.content_type)
-        return sent if isinstance(data, Records) and "json" in sent and sent != JSON else self._settings.default_accept
-
 
 class HookModel:
     """The user's functions, with defaults for those that are not defined (contract rows 45-48).
@@ -223,14 +264,35 @@ class HookModel:
 
     def prepare(self, request: Request) -> Job:
         """One item: what a request means is for the hooks to say."""
-        key: object = "predict_batch_fn" if self._hooks.predict_batch_fn else object()
+        if lines := self._lines(request):
+            return self._by_lines(lines, request)
 
         def finish(outcomes: Sequence[Outcome]) -> Reply:
             _raise_first(outcomes)
             reply: Reply = outcomes[0]
             return reply
 
-        return Job([Item(request, batch_key=key)], finish)
+        return Job([self._item(request)], finish)
+
+    def _lines(self, request: Request) -> Lines | None:
+        """The lines of a body that the user's code does not read itself, each of them a request of its own."""
+        own = self._hooks.input_fn or self._hooks.transform_fn or self._hooks.handle
+        return None if own else Lines.of(request, self._settings, of_all=[BrokenDevice])
+
+    def _by_lines(self, lines: Lines, request: Request) -> Job:
+        headers = {**request.headers, "content-type": JSON, "accept": JSON, "x-amzn-sagemaker-accept": JSON}
+
+        def read(record: Any) -> list[Item]:
+            return [self._item(replace(request, body=codecs.encode(record, JSON), headers=headers, query=""))]
+
+        def tell(record: Any, outcomes: Sequence[Outcome]) -> Any:
+            _raise_first(outcomes)
+            return answer_of(outcomes[0])
+
+        return lines.job(read, tell)
+
+    def _item(self, request: Request) -> Item:
+        return Item(request, batch_key="predict_batch_fn" if self._hooks.predict_batch_fn else object())
 
     def run(self, items: Sequence[Item], threads: int) -> list[Outcome]:
         """Each request through the hooks; predict_batch_fn sees all of them at once."""
@@ -494,12 +556,14 @@ async def _telling(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             raise _told(error) from error
 
 
-def _user_error(error: Exception) -> ModelError:
+def _user_error(error: Exception) -> ServeError:
     from hfserve.runtimes import torch as runtime
 
     log.error("the model or its code failed", exc_info=error)
     if runtime.broken(error):
         return BrokenDevice(f"the GPU cannot be used any more: {runtime.first_line(error)}")
+    if runtime.out_of_memory(error):
+        return OutOfMemory(f"out of memory: {runtime.first_line(error)}{hooks.where(error)}")
     return ModelError(f"{type(error).__name__}: {error}{hooks.where(error)}")
 
 
@@ -513,9 +577,9 @@ def _raise_first(outcomes: Sequence[Outcome]) -> None:
             raise outcome
 
 
-def _told_of_cuts(items: Sequence[Item]) -> dict[str, str]:
+def _told_of_cuts(cuts: Iterable[str]) -> dict[str, str]:
     """The header that names what was truncated, the first few of many."""
-    cut = list(dict.fromkeys(item.cut for item in items if item.cut))
+    cut = list(dict.fromkeys(cut for cut in cuts if cut))
     more = [f"and {len(cut) - NAMED_CUTS} more"] if len(cut) > NAMED_CUTS else []
     return {"X-HFServe-Truncated": ", ".join(cut[:NAMED_CUTS] + more)} if cut else {}
 

@@ -41,6 +41,70 @@ def custom(options: Options, *, model: str = "") -> dict[str, Any]:
     return document(task, options, model=model)
 
 
+def many(*, managed: bool, on_demand: bool) -> dict[str, Any]:
+    """The document of a server of many models: loaded by address when `managed`, by being asked when `on_demand`."""
+    name = {"name": "model_name", "in": "path", "required": True, "schema": MODEL_NAME}
+    token = {"name": "next_page_token", "in": "query", "schema": {"type": "string"}}
+    about = {"description": "What is known of the model.", "content": {JSON: {"schema": _ref("Model")}}}
+    models: dict[str, Any] = {
+        "get": {
+            "operationId": "list", "summary": "The loaded models, by name, a page at a time", "parameters": [token],
+            "responses": {"200": {"description": "A page.", "content": {JSON: {"schema": _ref("Models")}}}},
+        }
+    }  # fmt: skip
+    model: dict[str, Any] = {
+        "get": {
+            "operationId": "describe", "summary": "A model", "parameters": [name],
+            "responses": {"200": about, **_failures(errors.NotFound)},
+        }
+    }  # fmt: skip
+    if managed:
+        models["post"] = {
+            "operationId": "load", "summary": "Load a model; answered when it can answer",
+            "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Load")}}},
+            "responses": {"200": about, **_failures(*LOAD_FAILURES)},
+        }  # fmt: skip
+        model["delete"] = {
+            "operationId": "unload", "summary": "Unload a model; answered when its memory is free",
+            "parameters": [name],
+            "responses": {"200": {"description": "It is gone."}, **_failures(errors.NotFound, errors.Conflict)},
+        }  # fmt: skip
+    paths: dict[str, Any] = {
+        "/models": models,
+        "/models/{model_name}": model,
+        "/models/{model_name}/invoke": {
+            "post": {
+                "operationId": "invoke", "summary": "Ask a model", "parameters": [name],
+                "requestBody": {"required": True, "content": {JSON: {}, "*/*": {}}},
+                "responses": {
+                    "200": {"description": "The answer, in the form that Accept asks for.", "content": {JSON: {}}},
+                    **_failures(errors.NotFound, *FAILURES),
+                },
+            }
+        },
+    }  # fmt: skip
+    if on_demand:
+        paths["/predict"] = {
+            "post": {
+                "operationId": "predict", "summary": "Ask a model, which is loaded when it is not there",
+                "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Predict")}}},
+                "responses": {
+                    "200": {"description": "An item a line, as they are made.", "content": {LINES: {}}},
+                    **_failures(errors.NotFound, errors.Overloaded, *FAILURES),
+                },
+            }
+        }  # fmt: skip
+    paths["/ping"] = {"get": _plain("ping", "Whether models can be loaded", {200: "They can.", 503: "Not now."})}
+    paths["/metrics"] = {"get": _plain("metrics", "Figures for Prometheus", {200: "Prometheus text"})}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Many models", "version": __version__, "description": "Models that come and go."},
+        "x-hfserve": {"task": "", "takes": "", "gives": "", "model": ""},
+        "paths": paths,
+        "components": {"schemas": {"Error": ERROR, **OF_MANY}},
+    }
+
+
 class _Schemas:
     """The schemas of a document, gathered under their names."""
 
@@ -125,7 +189,7 @@ def _invocations(task: Task, schemas: _Schemas, request: Any, reply: Any, answer
                 }},
                 "content": {JSON: answered, **gives},
             },
-            **{str(error.status): _failure(error) for error in FAILURES},
+            **_failures(*FAILURES),
         },
     }  # fmt: skip
 
@@ -136,6 +200,10 @@ def _in_form(kind: str) -> dict[str, Any]:
         properties: Mapping[str, Any] = {"inputs": {}, "parameters": _ref("Parameters")}
         return {"schema": {"type": "object", "properties": properties}}
     return {"schema": {"type": "string"}} if kind.startswith("text/") else {}
+
+
+def _failures(*kinds: type[errors.ServeError]) -> dict[str, Any]:
+    return {str(error.status): _failure(error) for error in kinds}
 
 
 def _failure(error: type[errors.ServeError]) -> dict[str, Any]:
@@ -156,12 +224,69 @@ def _ref(name: str) -> dict[str, Any]:
 
 
 JSON = "application/json"
+LINES = "application/jsonlines"
+MODEL_NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"}
 BOUNDS = {"integer": "maximum", "number": "maximum", "array": "maxItems"}
 FAILURES = (
     errors.BadRequest, errors.NotAcceptable, errors.RequestTimeout, errors.PayloadTooLarge,
     errors.UnsupportedMediaType, errors.InvalidInput, errors.ModelError, errors.NotReady, errors.DeadlineExceeded,
     errors.OutOfMemory,
 )  # fmt: skip
+LOAD_FAILURES = (
+    errors.BadRequest, errors.NotFound, errors.Conflict, errors.ModelError, errors.NotReady, errors.OutOfMemory,
+)  # fmt: skip
+OF_MANY: dict[str, Any] = {
+    "Load": {
+        "type": "object",
+        "properties": {
+            "model_name": MODEL_NAME,
+            "url": {"type": "string", "minLength": 1, "description": "The directory of the model."},
+        },
+        "required": ["model_name", "url"],
+    },
+    "Predict": {
+        "type": "object",
+        "properties": {
+            "text": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+            "model_name": {"type": "string", "description": "One of those that HFSERVE_MODELS allows."},
+            "task": {"type": "string", "description": "The task, where the model's own is not meant."},
+            "parameters": {"type": "object", "description": "As at the task's /invocations."},
+        },
+        "required": ["text", "model_name"],
+        "additionalProperties": False,
+    },
+    "Model": {
+        "type": "object",
+        "properties": {
+            "modelName": MODEL_NAME,
+            "modelUrl": {"type": "string"},
+            "status": {"enum": ["Loading", "Healthy", "Recovering", "Unhealthy", "Unloading"]},
+            "reason": {"type": "string", "description": "Why it cannot answer, when it cannot."},
+            "task": {"type": "string"},
+            "workers": {"type": "integer"},
+            "readyWorkers": {"type": "integer"},
+            "pids": {"type": "array", "items": {"type": "integer"}},
+            "memoryBytes": {"type": "integer", "description": "What unloading it would free."},
+            "onDemand": {"type": "boolean", "description": "Whether /predict loaded it."},
+        },
+        "required": ["modelName", "modelUrl", "status"],
+    },
+    "Models": {
+        "type": "object",
+        "properties": {
+            "models": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"modelName": MODEL_NAME, "modelUrl": {"type": "string"}},
+                    "required": ["modelName", "modelUrl"],
+                },
+            },
+            "nextPageToken": {"type": "string", "description": "For the next page; there is none without."},
+        },
+        "required": ["models"],
+    },
+}
 ERROR = {
     "type": "object",
     "properties": {

@@ -14,7 +14,7 @@ from hfserve.messages import Item, Job, Reply, Request
 from hfserve.metrics import WorkerMetrics
 from hfserve.model import BrokenDevice, Model
 from hfserve.scheduler import Scheduler
-from hfserve.streaming import begin
+from hfserve.streaming import begin, hold
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,9 @@ class Service:
                 reply = self._stream(job, request) if job.stream else await self._finished(job, request, large)
                 if reply.chunks is None:
                     return reply
+                if job.stream and job.stream.held:
+                    body, chunks = await hold(reply.chunks, job.stream.held, request.request_id)
+                    return replace(reply, body=body, chunks=chunks)
                 return replace(reply, chunks=await begin(reply.chunks, request.request_id, reply.content_type))
         except TimeoutError:
             raise DeadlineExceeded("the answer was not ready before the deadline") from None

@@ -18,6 +18,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from hfserve.errors import SettingsError
 
 MIB = 1 << 20
+BATCH_S = 3600.0
+BATCH_MB, UNLIMITED_MB = 100, 1024
+"""Batch transform's own limits of a request: seconds, and megabytes of its body where one is set and where none is."""
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 OWN_MMS_KEYS = frozenset(
     {"inference_address", "management_address", "model_store", "load_models", "decode_input_request"}
@@ -65,6 +68,26 @@ class Settings(BaseSettings):
         help="Load a pickle-only checkpoint (weights only) when there are no safetensors.",
     )
 
+    multi_model: bool = _field(
+        False, "SAGEMAKER_MULTI_MODEL",
+        help="Serve many models instead of one, loaded and unloaded by requests to `/models`.",
+    )  # fmt: skip
+    models: str | None = _field(
+        None, "HFSERVE_MODELS",
+        help="Models that `POST /predict` may load: a directory that holds them, or, between commas, `name=directory`, "
+        "directories and Hub ids.",
+    )  # fmt: skip
+    max_models: int | None = _field(
+        None, "HFSERVE_MAX_MODELS", ge=1, help="Most models that `POST /predict` keeps; unset: as memory allows."
+    )
+    memory_mb: int | None = _field(
+        None, "HFSERVE_MEMORY_MB", ge=1, help="Memory for all of many models, in MiB; unset: the machine's or cgroup's."
+    )
+    preload: bool = _field(
+        True, "HFSERVE_PRELOAD",
+        help="Of many models, make workers from a process that has imported the libraries already, which they share.",
+    )  # fmt: skip
+
     # How it is reached
     host: str = _field("127.0.0.1", "HFSERVE_HOST", help="Address to listen on; the image sets 0.0.0.0.")
     port: int = _field(
@@ -96,6 +119,11 @@ class Settings(BaseSettings):
     max_payload_mb: int | None = _field(
         None, "SAGEMAKER_MAX_PAYLOAD_IN_MB", ge=0, help="Batch transform's largest body, in MB; raises the limit above."
     )
+    batch: bool = _field(False, "SAGEMAKER_BATCH", help="Whether a transform job sends the requests.")
+    bad_records: Literal["fail", "placeholder"] = _field(
+        "fail", "HFSERVE_BAD_RECORDS",
+        help="A bad line fails the whole body of JSON Lines, or `placeholder`: its error is answered in its place.",
+    )  # fmt: skip
     max_items: int = _field(10_000, "HFSERVE_MAX_ITEMS", ge=1, help="Most inputs in one request.")
     max_new_tokens: int = _field(
         16_384, "HFSERVE_MAX_NEW_TOKENS", ge=1, help="Most tokens that a request may have generated."
@@ -158,7 +186,8 @@ class Settings(BaseSettings):
     )
     timeout_s: FiniteFloat | None = _field(
         None, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "HFSERVE_TIMEOUT", gt=0,
-        help="Seconds a request may take, waiting included, before it is answered 504; unset: 60.",
+        help="Seconds a request may take, waiting included, before it is answered 504; unset: 60, in batch "
+        "transform 3600.",
     )  # fmt: skip
     timeout_min: FiniteFloat | None = _field(
         None, "SAGEMAKER_MODEL_SERVER_TIMEOUT", gt=0, help="The same in minutes, when the seconds are unset."
@@ -226,22 +255,33 @@ class Settings(BaseSettings):
         """The settings that the supervisor wrote into the run directory; tokens come by the environment alone."""
         return cls.model_validate_json((run_dir / "settings.json").read_bytes())
 
-    def save(self, run_dir: Path, *, workers: int = 1) -> None:
-        """Write the settings into the run directory, for the workers, who are told how many they are."""
-        content = self.model_copy(update={"run_dir": run_dir, "workers": workers}).model_dump_json(exclude={"token"})
-        (run_dir / "settings.json").write_text(content)
+    def save(self, place: Path, *, run_dir: Path | None = None, workers: int = 1) -> None:
+        """Write the settings into a directory, for the workers, who are told how many they are and the run directory.
+
+        That is the same place, unless it is of one model of many.
+        """
+        told = self.model_copy(update={"run_dir": run_dir or place, "workers": workers})
+        (place / "settings.json").write_text(told.model_dump_json(exclude={"token"}))
+
+    @property
+    def many(self) -> bool:
+        """Whether models come and go, instead of one that is always there."""
+        return self.multi_model or self.models is not None
 
     @property
     def timeout(self) -> float:
         """Seconds a request may take: the seconds win over the minutes (contract row 37)."""
         if self.timeout_s is not None:
             return self.timeout_s
-        return 60.0 if self.timeout_min is None else self.timeout_min * 60
+        if self.timeout_min is not None:
+            return self.timeout_min * 60
+        return BATCH_S if self.batch else 60.0
 
     @property
     def body_limit(self) -> int:
         """Bytes a request body may have; 0 MB of batch transform means no limit of SageMaker's (contract row 16)."""
-        return max(self.max_body, (self.max_payload_mb or 0) * MIB)
+        unsaid, unlimited = (BATCH_MB, UNLIMITED_MB) if self.batch else (0, 0)
+        return max(self.max_body, (unsaid if self.max_payload_mb is None else self.max_payload_mb or unlimited) * MIB)
 
     @property
     def on_sagemaker(self) -> bool:

@@ -119,6 +119,31 @@ async def _rest(first: bytes, chunks: AsyncIterator[bytes], request_id: str, for
         yield b"\n"
 
 
+async def hold(chunks: AsyncIterator[bytes], most: int, request_id: str) -> tuple[bytes, AsyncIterator[bytes] | None]:
+    """The whole of a stream that has no more than so many bytes; else nothing, and the stream."""
+    first = bytearray()
+    async for chunk in chunks:
+        first += chunk
+        if len(first) > most:
+            return b"", _whole(bytes(first), chunks, request_id)
+    return bytes(first), None
+
+
+async def _whole(first: bytes, chunks: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
+    """A failure is the last line, and no end of the answer follows: nobody who counts records takes it for whole."""
+    try:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+    except Exception as error:
+        shown = error if isinstance(error, ServeError) else ModelError("the answer broke; the log has the traceback")
+        yield error_body(shown, request_id) + b"\n"
+        raise
+    finally:
+        if close := getattr(chunks, "aclose", None):
+            await close()
+
+
 def _event(value: Any) -> bytes:
     return b"data: " + json_.encode(value) + b"\n\n"
 

@@ -70,7 +70,8 @@ def test_json_lines_come_back_line_by_line(demo):
     assert reply.headers["content-type"] == "application/jsonlines"
     assert reply.text.endswith("\n")
     assert [label(json.loads(line)) for line in reply.text.splitlines()] == ["POSITIVE", "NEGATIVE", "POSITIVE"]
-    assert len(demo.post(body, content_type="application/json").json()) == 3
+    assert demo.post(body, content_type="application/json").text == reply.text
+    assert len(demo.post(body, content_type="application/json", accept="application/json").json()) == 3
 
 
 def test_a_chunked_body_without_a_length_is_read(demo):

@@ -917,3 +917,67 @@ def test_any_content_type_is_read_or_refused(content_type, body):
         codecs.decode(body, content_type)
     except ServeError as error:
         json.dumps(str(error))
+
+
+# Records one by one
+
+
+def each(body, content_type, *, tables=False):
+    found = codecs.records(body, content_type, tables=tables)
+    return None if found is None else [record for record, _ in found]
+
+
+@pytest.mark.parametrize("content_type", [LINES, JSON, "", f"{JSON}; charset=utf-8"])
+def test_records_are_read_when_their_turn_comes(content_type):
+    found = codecs.records(b'{"inputs": "a"}\n\n{"inputs": "b"}\r\n{broken\n', content_type, tables=False)
+    assert next(found) == ({"inputs": "a"}, 16)
+    (second, _), (third, _) = found
+    assert second == {"inputs": "b"} and isinstance(third, BadRequest) and "line 4" in str(third)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"inputs": "a"}', b'{"inputs": "a"}\n', b'\n{"inputs": "a"}\n\n', b'{\n"inputs": "a"\n}\n', b"[1,\n2]\n", b" "],
+)
+def test_one_value_is_not_taken_for_records(body):
+    assert each(body, JSON) is None
+
+
+def test_lines_are_known_by_the_first_or_the_last_that_can_be_read():
+    assert len(each(b'{"a": 1}\n{broken\n{broken\n\n', JSON)) == 3
+    assert len(each(b'{broken\n{"a": 1}\n \n', JSON)) == 2
+    assert each(b"{broken\n{broken too\n", JSON) is None
+
+
+def test_a_table_is_read_line_by_line_with_names_or_without():
+    assert each(b"a,b\n", "text/csv") is None
+    named = each(b'Inputs\n"a, b"\nc\n', "text/csv", tables=True)
+    assert named == [{"inputs": "a, b"}, {"inputs": "c"}]
+    pairs = each(b"question,context\nwho,me\nwhere\n", "text/csv", tables=True)
+    assert pairs[0] == {"inputs": {"question": "who", "context": "me"}} and "line 3" in str(pairs[1])
+    assert each("ä\nö,ü\n".encode("utf-16"), "text/csv; charset=utf-16", tables=True) == [("ä",), ("ö", "ü")]
+
+
+def test_a_table_that_breaks_in_the_middle_goes_on_after_it():
+    found = each(b'a\n"b" c\nd\n', "text/csv", tables=True)
+    assert found[0] == ("a",) and found[-1] == ("d",) and isinstance(found[1], BadRequest)
+    with pytest.raises(BadRequest, match="not valid utf-8"):
+        each(b"a\n\xff\n", "text/csv", tables=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        ({"label": "a, b", "score": 0.5}, b'"a, b",0.5\n'),
+        ([{"label": "a", "score": 1}], b"a,1\n"),
+        ([1.5, 2], b"1.5,2\n"),
+        ("text", b"text\n"),
+    ],
+)
+def test_an_answer_is_a_line_of_a_table(answer, line):
+    assert codecs.line(answer, "text/csv") == line
+
+
+def test_an_answer_that_is_no_line_of_a_table_is_told_so():
+    with pytest.raises(NotAcceptable, match="application/jsonlines"):
+        codecs.line([{"a": 1}, {"a": 2}], "text/csv")

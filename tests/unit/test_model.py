@@ -9,7 +9,7 @@ import pytest
 
 from hfserve import hooks
 from hfserve.errors import BadRequest, HookError, InvalidInput, LoadError, ModelError, NotAcceptable, ServeError
-from hfserve.messages import Item, Request
+from hfserve.messages import Item, Reply, Request
 from hfserve.model import HookModel, TaskModel, run_or_retry
 from hfserve.settings import Settings
 from hfserve.tasks import fetch
@@ -27,6 +27,9 @@ def ask(body=b"{}", content_type=JSON, accept="", **headers):
 
 def answer(model, request):
     job = model.prepare(request)
+    if job.stream:
+        body = b"".join(part.answered(model.run(part.items, 1)) for part in job.stream.parts)
+        return Reply(body=body, content_type=job.stream.content_type)
     return job.finish(model.run(job.items, 1))
 
 
@@ -148,7 +151,7 @@ def test_records_are_answered_as_json_when_that_is_asked_for():
 def test_a_bad_record_is_told_by_its_number(line, kind, words):
     model, runner = shouting()
     with pytest.raises(kind, match=words):
-        model.prepare(ask(b'"a"\n' + line + b"\n", LINES))
+        answer(model, ask(b'"a"\n' + line + b"\n", LINES))
     assert runner.passes == []
 
 
@@ -163,8 +166,9 @@ def test_a_request_has_no_more_items_than_it_may():
     assert answer(model, ask({"inputs": ["a"] * 3})).status == 200
     with pytest.raises(InvalidInput, match="4 inputs in one request; this server takes 3"):
         model.prepare(ask({"inputs": ["a"] * 4}))
-    with pytest.raises(InvalidInput, match="4 inputs"):
-        model.prepare(ask(b'["a", "b"]\n["c", "d"]\n', LINES))
+    assert answer(model, ask(b'["a", "b"]\n["c", "d"]\n', LINES)).body == b'["A","B"]\n["C","D"]\n'
+    with pytest.raises(InvalidInput, match="record 2: 4 inputs"):
+        answer(model, ask(b'["a"]\n["a", "b", "c", "d"]\n', LINES))
 
 
 def test_a_request_without_inputs_is_answered_with_none():

@@ -1,4 +1,4 @@
-"""Asks a server on a unix socket: one GET, in plain HTTP, so that the supervisor needs no client library."""
+"""Asks a server on a unix socket, in plain HTTP without a body, so that the supervisor needs no client library."""
 
 import asyncio
 import re
@@ -10,21 +10,28 @@ MOST_HEAD = 1 << 16
 
 async def get(socket: Path, address: str, patience: float) -> bytes:
     """The body of an answer 200; empty when there is none in time."""
+    status, body = await send("GET", socket, address, patience)
+    return body if status == 200 else b""
+
+
+async def send(method: str, socket: Path, address: str, patience: float) -> tuple[int, bytes]:
+    """The status of an answer and its body; status 0 when there is none in time."""
     try:
         async with asyncio.timeout(patience):
-            return await _exchange(socket, address)
-    except (OSError, EOFError, asyncio.LimitOverrunError):  # a timeout is an OSError
-        return b""
+            return await _exchange(method, socket, address)
+    except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):  # a timeout is an OSError
+        return 0, b""
 
 
-async def _exchange(socket: Path, address: str) -> bytes:
+async def _exchange(method: str, socket: Path, address: str) -> tuple[int, bytes]:
     """MMS keeps the connection whatever it is asked, so that the length it tells ends the body."""
     reader, writer = await asyncio.open_unix_connection(str(socket), limit=MOST_HEAD)
     try:
-        writer.write(f"GET {address} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        length = "Content-Length: 0\r\n" if method != "GET" else ""
+        writer.write(f"{method} {address} HTTP/1.0\r\nHost: localhost\r\n{length}Connection: close\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)\r\n", head)
-        body = await (reader.readexactly(int(length[1])) if length else reader.read())
-        return body if head.split(b" ", 2)[1:2] == [b"200"] else b""
+        told = re.search(rb"(?i)\r\ncontent-length: *(\d+)\r\n", head)
+        body = await (reader.readexactly(int(told[1])) if told else reader.read())
+        return int(head.split(b" ", 2)[1]), body
     finally:
         writer.close()

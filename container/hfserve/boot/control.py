@@ -1,7 +1,7 @@
 """What the supervisor answers itself, by ASGI: health, figures, and the pages that show what is served."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from hfserve.doors.asgi import CONTROL_ROUTES, http_error, request_id, response
 from hfserve.errors import NotFound, NotReady
@@ -28,14 +28,18 @@ STRICT = {
 
 def app(
     health: Callable[[], Health],
-    metrics: Callable[[], bytes],
+    metrics: Callable[[], Awaitable[bytes]],
     parameters: Callable[[], Mapping[str, object]],
     *,
     openapi: Path,
-    model: str,
+    models: Callable[[], Sequence[str]],
     playground: bool,
+    many: Sequence[BaseRoute] | None = None,
 ) -> Starlette:
-    """The application; its three functions are asked at each request, and the file `openapi` is read."""
+    """The application; its functions are asked at each request, and the file `openapi` is read.
+
+    Where there are many models, `many` are their addresses.
+    """
 
     started = time.time()
 
@@ -50,10 +54,13 @@ def app(
     async def invocations(http: Request) -> Response:
         now = health()
         rid = request_id(http.headers)
+        if many is not None:
+            wrong = NotFound("this server has many models: POST to /models/NAME/invoke")
+            return response(Reply.of_error(wrong, rid), rid)
         return response(Reply.of_error(NotReady(f"{now.state}: {now.reason}; retry later"), rid), rid, close=True)
 
     async def show_metrics(http: Request) -> Response:
-        return Response(metrics(), media_type=CONTENT_TYPE)
+        return Response(await metrics(), media_type=CONTENT_TYPE)
 
     async def execution_parameters(http: Request) -> Response:
         return JSONResponse(dict(parameters()))
@@ -66,15 +73,18 @@ def app(
             )
         return Response(openapi.read_bytes(), media_type="application/json", headers={"Cache-Control": "no-cache"})
 
-    async def models(http: Request) -> Response:
-        served = {"id": model, "object": "model", "created": int(started), "owned_by": "hfserve"}
+    async def openai_models(http: Request) -> Response:
+        served = {
+            name: {"id": name, "object": "model", "created": int(started), "owned_by": "hfserve"} for name in models()
+        }
         name = http.path_params.get("name")
         if name is None:
-            return JSONResponse({"object": "list", "data": [served]})
-        if name != model:
+            return JSONResponse({"object": "list", "data": list(served.values())})
+        if name not in served:
             rid = request_id(http.headers)
-            return response(Reply.of_error(NotFound(f"there is no model {name[:100]}; there is {model}"), rid), rid)
-        return JSONResponse(served)
+            there = ", ".join(list(served)[:10]) or "none"
+            return response(Reply.of_error(NotFound(f"there is no model {name[:100]}; there is {there}"), rid), rid)
+        return JSONResponse(served[name])
 
     async def page(http: Request) -> Response:
         path = http.url.path
@@ -92,10 +102,11 @@ def app(
 
     answers = {
         "/ping": ping, "/metrics": show_metrics, "/execution-parameters": execution_parameters,
-        "/openapi.json": show_openapi, "/v1/models": models, "/v1/models/{name:path}": models,
+        "/openapi.json": show_openapi, "/v1/models": openai_models, "/v1/models/{name:path}": openai_models,
         "/docs": page, "/": page, "/assets/{name}": asset,
     }  # fmt: skip
-    routes = [Route(path, answers[path], methods=methods) for path, methods in CONTROL_ROUTES.items()]
+    routes: list[BaseRoute] = [*(many or ())]
+    routes += [Route(path, answers[path], methods=methods) for path, methods in CONTROL_ROUTES.items()]
     routes.append(Route("/invocations", invocations, methods=["POST"]))
     routes.append(Route("/invocations-bidirectional-stream", invocations, methods=["GET"]))
     return Starlette(routes=routes, exception_handlers={HTTPException: http_error})

@@ -4,24 +4,41 @@ The jar of the PyPI wheel is run unmodified. It starts `model_server_home/mms/mo
 directory is that home, and the file there is ours.
 """
 
+import asyncio
+import contextlib
 import importlib.util
 import json
+import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
+import time
 from importlib.resources import files
 from pathlib import Path
 
+from hfserve.boot import ask
+from hfserve.errors import LoadError
 from hfserve.settings import MIB, Settings
+
+log = logging.getLogger(__name__)
 
 CONNECTIONS = 64
 """Requests that MMS hands on at once; each of its "workers" is such a connection."""
+
+CONNECTIONS_OF_MANY = 8
+"""The same for each of many models: every connection is a thread of Java's."""
 
 SMALL_BUFFERS = (
     "-Dio.netty.allocator.maxOrder=6", "-Dio.netty.allocator.numDirectArenas=1", "-Dio.netty.allocator.numHeapArenas=1",
 )  # fmt: skip
 """Netty takes memory by 512 KiB instead of 16 MiB, which small bodies never fill: 12 MiB less."""
+
+ONE = {"load_models": "model=model"}
+
+RETRY = 0.05
+"""Seconds between two tries to register a model."""
 
 BACKEND = "from hfserve.doors.mms_backend import main\n\nmain()\n"
 
@@ -47,10 +64,11 @@ def write(settings: Settings, run_dir: Path) -> None:
     (home / "metrics").mkdir(parents=True, exist_ok=True)
     (home / "model_service_worker.py").write_text(BACKEND)
     (home / "metrics" / "metric_collector.py").write_text("")
-    (run_dir / "store" / "model").mkdir(parents=True, exist_ok=True)
+    if not settings.many:
+        (run_dir / "store" / "model").mkdir(parents=True, exist_ok=True)
     (run_dir / "tmp").mkdir(exist_ok=True)
     (run_dir / "log4j2.xml").write_text((files("hfserve.boot") / "log4j2.xml").read_text())
-    lines = {**_defaults(settings), **settings.mms, **_fixed(run_dir)}
+    lines = {**_defaults(settings), **settings.mms, **_fixed(settings, run_dir)}
     (run_dir / "mms.properties").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
 
@@ -76,7 +94,82 @@ def ready_connections(description: bytes) -> int:
 
 def connections(settings: Settings) -> int:
     """How many connections MMS is told to keep."""
-    return int(settings.mms.get("default_workers_per_model", CONNECTIONS))
+    usual = CONNECTIONS_OF_MANY if settings.many else CONNECTIONS
+    return int(settings.mms.get("default_workers_per_model", usual))
+
+
+class Registration:
+    """The place in MMS of one model of many; it is taken again whenever what MMS started for it ends."""
+
+    def __init__(self, run_dir: Path, name: str, model_dir: Path, settings: Settings) -> None:
+        self._management = run_dir / "mms-management.sock"
+        self._name = name
+        self._model_dir = model_dir
+        self._connections = connections(settings)
+        self._patience = settings.startup_timeout_s
+        self._backend: int | None = None
+        self._joining: asyncio.Task[None] | None = None
+
+    async def join(self) -> None:
+        """Register the model, and return when its connections stand; raises LoadError."""
+        end = time.monotonic() + self._patience
+        options = f"url={self._model_dir.name}&model_name={self._name}&initial_workers={self._connections}"
+        while time.monotonic() < end:
+            await self._unregister()
+            status, _ = await self._ask("POST", f"/models?{options}&synchronous=true", end - time.monotonic())
+            if status == 200:
+                self._watch()
+                return
+            await asyncio.sleep(RETRY)
+        raise LoadError("Multi Model Server does not take the model")
+
+    async def leave(self) -> None:
+        """Give the place up, and see that nothing of it is left."""
+        self._stop_joining()
+        await self._unregister()
+
+    def let_go(self) -> None:
+        """Let what happens to MMS happen: the server stops."""
+        self._stop_joining()
+        if self._backend is not None:
+            asyncio.get_running_loop().remove_reader(self._backend)
+
+    def _stop_joining(self) -> None:
+        if self._joining:
+            self._joining.cancel()
+
+    async def _unregister(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            asyncio.get_running_loop().remove_reader(backend)
+        await self._ask("DELETE", f"/models/{self._name}", self._patience)
+        if backend is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(backend, signal.SIGKILL)
+            os.close(backend)
+
+    async def _ask(self, method: str, address: str, patience: float) -> tuple[int, bytes]:
+        return await ask.send(method, self._management, address, patience)
+
+    def _watch(self) -> None:
+        """MMS never replaces a dead backend."""
+        try:
+            self._backend = os.pidfd_open(int((self._model_dir / "backend.pid").read_text()))
+        except (OSError, ValueError):
+            self._again()
+        else:
+            asyncio.get_running_loop().add_reader(self._backend, self._again)
+
+    def _again(self) -> None:
+        if self._backend is not None:
+            asyncio.get_running_loop().remove_reader(self._backend)
+        log.warning("a model is registered again: what MMS started for it ended", extra={"model": self._name})
+        self._joining = asyncio.ensure_future(self.join())
+        self._joining.add_done_callback(self._joined)
+
+    def _joined(self, joining: "asyncio.Task[None]") -> None:
+        if not joining.cancelled() and (error := joining.exception()):
+            log.error("a model is not registered any more: %s", error, extra={"model": self._name})
 
 
 def _defaults(settings: Settings) -> dict[str, object]:
@@ -95,12 +188,12 @@ def _defaults(settings: Settings) -> dict[str, object]:
     }
 
 
-def _fixed(run_dir: Path) -> dict[str, object]:
+def _fixed(settings: Settings, run_dir: Path) -> dict[str, object]:
+    store = {"model_store": run_dir / "models"} if settings.many else {"model_store": run_dir / "store", **ONE}
     return {
         "inference_address": f"unix:{run_dir}/mms.sock",
         "management_address": f"unix:{run_dir}/mms-management.sock",
-        "model_store": run_dir / "store",
-        "load_models": "model=model",
+        **store,
         "default_service_handler": "service.py:handle",
         "decode_input_request": "false",
     }

@@ -44,6 +44,9 @@ PAGES = (
         errors.NotReady("the worker that had this request is gone, and is being replaced; retry"),
         (500, 502),
     ),
+    Page("not_loaded", errors.NotFound("no model of this name is loaded; POST /models loads one")),
+    Page("many_models", errors.NotFound("this server has many models: POST to /models/NAME/invoke")),
+    Page("model_not_ready", errors.NotReady("this model has no worker that is ready, GET /models/NAME says why")),
     Page("not_ready", errors.NotReady("no worker is ready, /ping says why; retry later")),
     Page("draining", errors.NotReady("the server is stopping; send this request to another one")),
     Page("deadline", errors.DeadlineExceeded("the answer was not ready before the deadline"), (504,)),
@@ -60,7 +63,7 @@ def find() -> str | None:
 
 def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int, mms: bool) -> str:
     """nginx.conf for this run."""
-    template = (files("hfserve.boot") / "nginx.conf.template").read_text()
+    template = _template("conf").replace("@served@", _template("many" if settings.many else "one"))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     mms_location = f"/_mms_{secrets.token_hex(8)}"
     sockets = [f"unix:{run_dir}/worker-{slot}.sock" for slot in range(workers)]
@@ -72,12 +75,12 @@ def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int,
         "body_timeout": f"{settings.body_timeout_s * 1000:.0f}ms",
         "body_limit": str(settings.body_limit),
         "read_timeout": f"{settings.timeout + 10:.0f}",
+        "load_timeout": f"{settings.startup_timeout_s + settings.timeout + settings.drain_s + 10:.0f}",
         "mms": mms_location,
         "small": mms_location if mms else "/_asgi",
-        "workers": " ".join(f"server {socket} max_fails=0;" for socket in sockets),
-        "worker_upstreams": "\n".join(_upstream(slot, sockets) for slot in range(workers)),
+        "worker_upstreams": "" if settings.many else _upstreams(sockets),
         "worker_locations": "\n".join(
-            f"    location @worker{slot} {{ rewrite ^ /invocations break; proxy_pass http://worker{slot}; }}"
+            f"    location @worker{slot} {{ {MANY.format(slot=slot) if settings.many else ONE.format(slot=slot)} }}"
             for slot in range(workers)
         ),
         "error_pages": "\n".join(
@@ -88,6 +91,22 @@ def configuration(settings: Settings, run_dir: Path, *, port: int, workers: int,
     }
     text = template.replace("@@", "\0")
     return re.sub(r"@(\w+)@", lambda match: values[match[1]], text).replace("\0", "@")
+
+
+ONE = "rewrite ^ /invocations break; proxy_pass http://worker{slot};"
+MANY = "proxy_pass http://unix:names/$name/worker-{slot}.sock:/invocations;"
+"""How nginx goes to a certain worker, of one model or of many."""
+
+
+def _template(name: str) -> str:
+    return (files("hfserve.boot") / f"nginx.{name}.template").read_text()
+
+
+def _upstreams(sockets: Sequence[str]) -> str:
+    """All workers of one model, and each by itself."""
+    workers = " ".join(f"server {socket} max_fails=0;" for socket in sockets)
+    every = f"  upstream workers {{ least_conn; {workers} keepalive 32; }}"
+    return "\n".join([every, *(_upstream(slot, sockets) for slot in range(len(sockets)))])
 
 
 def _upstream(slot: int, sockets: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from hfserve.logs import fold
 
@@ -24,12 +25,11 @@ Sink = Callable[[dict[str, object]], None]
 class Child:
     """A running process; `ended` is its exit status, negative for a signal."""
 
-    def __init__(self, name: str, process: "subprocess.Popen[bytes]", ended: "asyncio.Future[int]") -> None:
+    def __init__(self, name: str, pid: int, ended: "asyncio.Future[int]") -> None:
         self.name = name
-        self.pid = process.pid
+        self.pid = pid
         self.ended = ended
         self.heard: asyncio.Task[None]
-        self._process = process
 
     @property
     def running(self) -> bool:
@@ -68,9 +68,12 @@ class Processes:
     def start(
         self, name: str, argv: Sequence[str], *, environment: Mapping[str, str], source: str | None = None,
         pass_fds: Sequence[int] = (), if_parent_dies: int = signal.SIGKILL, cwd: Path | None = None,
-        terminal: bool = False,
+        terminal: bool = False, hear: Sink | None = None,
     ) -> Child:  # fmt: skip
-        """Start a process. Its standard error is the terminal's when `terminal` is true, for progress bars."""
+        """Start a process. Its standard error is the terminal's when `terminal` is true, for progress bars.
+
+        What it prints goes to `hear` too.
+        """
 
         def before() -> None:
             _LIBC.prctl(PR_SET_PDEATHSIG, if_parent_dies)
@@ -79,11 +82,22 @@ class Processes:
             argv, env=dict(environment), pass_fds=pass_fds, start_new_session=True, preexec_fn=before, cwd=cwd,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=None if terminal else subprocess.STDOUT,
         )  # fmt: skip
-        child = Child(name, process, asyncio.get_running_loop().create_future())
-        self._children[process.pid] = child
-        child.heard = asyncio.ensure_future(self._listen(process, source or name))
-        self._readers.add(child.heard)
-        child.heard.add_done_callback(self._readers.discard)
+        process.returncode = 0  # waiting for it is up to `_reap`
+        assert process.stdout
+        return self._child(name, process.pid, process.stdout, source or name, hear)
+
+    def pids(self) -> list[int]:
+        """The children that have not been reaped, each with a session of its own."""
+        return list(self._children)
+
+    def adopt(self, name: str, pid: int, printed: int) -> Child:
+        """Take on a process that another one started for us; `printed` is the pipe it prints into."""
+        child = self._child(name, pid, os.fdopen(printed, "rb", 0), name, None)
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            self._children.pop(pid, None)
+            child.ended.set_result(-signal.SIGKILL)
         return child
 
     async def heard(self) -> None:
@@ -91,15 +105,26 @@ class Processes:
         if self._readers:
             await asyncio.wait(self._readers, timeout=1)
 
-    async def _listen(self, process: "subprocess.Popen[bytes]", source: str) -> None:
+    def _child(self, name: str, pid: int, printed: IO[bytes], source: str, hear: Sink | None) -> Child:
+        child = Child(name, pid, asyncio.get_running_loop().create_future())
+        self._children[pid] = child
+        child.heard = asyncio.ensure_future(self._listen(printed, source, hear))
+        self._readers.add(child.heard)
+        child.heard.add_done_callback(self._readers.discard)
+        return child
+
+    async def _listen(self, printed: IO[bytes], source: str, hear: Sink | None) -> None:
         reader = asyncio.StreamReader(limit=1 << 20)
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), printed)
         try:
             while line := await _line(reader):
                 text = line.decode("utf-8", "replace").rstrip()
                 if text and not text.startswith(NOISE):
-                    self._sink(fold(text, source, _level(text)))
+                    event = fold(text, source, _level(text))
+                    self._sink(event)
+                    if hear:
+                        hear(event)
         finally:
             transport.close()
 
@@ -113,8 +138,7 @@ class Processes:
                 return
             child = self._children.pop(pid, None)
             if child and not child.ended.done():
-                child._process.returncode = os.waitstatus_to_exitcode(status)
-                child.ended.set_result(child._process.returncode)
+                child.ended.set_result(os.waitstatus_to_exitcode(status))
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
@@ -143,12 +167,34 @@ def _level(text: str) -> str:
 
 def session(leader: int) -> list[int]:
     """The processes of a session, whatever groups they made."""
-    found = []
+    return sessions().get(leader, [])
+
+
+def sessions() -> dict[int, list[int]]:
+    """All processes by the leader of their session."""
+    found: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
-            if os.getsid(int(entry.name)) == leader:
-                found.append(int(entry.name))
+            pid = int(entry.name)
+            found.setdefault(os.getsid(pid), []).append(pid)
     return found
+
+
+def memory(pid: int) -> int:
+    """Bytes of a process, shared pages divided among their users."""
+    return _pages(pid, "Pss:")
+
+
+def private_memory(pid: int) -> int:
+    """Bytes that are free again when a process ends: those it shares with none."""
+    return _pages(pid, "Private_")
+
+
+def _pages(pid: int, kind: str) -> int:
+    with contextlib.suppress(OSError):  # it has ended
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(kind))
+    return 0
 
 
 def describe(status: int) -> str:

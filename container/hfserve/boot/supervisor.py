@@ -2,28 +2,34 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hfserve import artifacts, openai
-from hfserve.boot import ask, control, mms, nginx
-from hfserve.boot.processes import Child, Processes, Sink, describe, session
-from hfserve.boot.workers import WorkerProcess
+from starlette.routing import BaseRoute
+
+from hfserve import batch, openai
+from hfserve.boot import ask, control, management, mms, nginx
+from hfserve.boot.models import Models
+from hfserve.boot.nursery import Nursery
+from hfserve.boot.processes import Child, Processes, Sink, describe, memory, sessions
+from hfserve.boot.served import Served, Told
+from hfserve.boot.workers import Means, environment
 from hfserve.doors.http import Server, embedded
-from hfserve.errors import ArtifactError, LoadError, SettingsError, StartError
+from hfserve.errors import LoadError, SettingsError, StartError
 from hfserve.health import Health, combine
-from hfserve.metrics import SupervisorMetrics, exposition
+from hfserve.metrics import ModelsMetrics, SupervisorMetrics, exposition
 from hfserve.runtimes import device
-from hfserve.settings import MIB, Settings, child_environment
+from hfserve.settings import Settings, child_environment
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +42,7 @@ INSTALLED_BY = {
 LAST_WORDS = 1.0
 """Seconds that whoever was let in by the stand-in gets to ask and be answered."""
 
-LONGEST_RUN_DIR = 80
+LONGEST_RUN_DIR = 76
 """Characters: the name of a unix socket has 107 at most."""
 
 
@@ -49,13 +55,17 @@ class Supervisor:
         self.metrics = SupervisorMetrics()
         self._sink = sink
         self._processes = Processes(sink)
+        self._means = Means(run_dir, self._processes, self.metrics)
         self._nginx = nginx.find() if settings.nginx else None
         self._java = mms.find_java()
         self._jar = mms.find_jar()
         self._engine = self._choose_engine()
         self._mms_health = Health("ready") if self._engine == "asgi" else Health("starting", "MMS is starting")
-        self._model_health = Health("starting", "the model's files are being found")
-        self._workers: list[WorkerProcess] = []
+        self._front_health = Health("starting", "nothing has been started yet")
+        self._served: Served | None = None
+        self._models: Models | None = None
+        self._nursery: Nursery | None = None
+        self._many: Sequence[BaseRoute] | None = None
         self._children: dict[str, Child] = {}
         self._draining = False
         self._stop = asyncio.Event()
@@ -73,6 +83,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        if self.settings.many:
+            self._open_models()
         try:
             async with self._control():
                 self._begin(self._start(started))
@@ -81,6 +93,8 @@ class Supervisor:
         finally:
             for task in self._tasks:
                 task.cancel()
+            if self._nursery and self._nursery.child:
+                self._nursery.child.kill_session()
             for child in self._children.values():
                 child.kill_session()
             await self._processes.heard()
@@ -91,56 +105,81 @@ class Supervisor:
 
     async def _start(self, started: float) -> None:
         self._take_port()
-        count = self.settings.workers or device.processes(self.settings.device)
+        settings = self.settings
+        count = settings.workers or (1 if settings.many else device.processes(settings.device))
         log.info(
             "starting", extra={"engine": self._engine, "nginx": bool(self._nginx), "workers": count, "port": self._port}
         )
         (self.run_dir / "metrics").mkdir(exist_ok=True)
+        if self._nursery:
+            self._begin(self._nursery.live())
+        if not self._models:
+            means = replace(self._means, tcp=self._tcp.fileno() if self._tcp else None)
+            self._served = Served(settings, self.run_dir, means, count=count, changed=self._changed)
+            self._served.open()
+        self._front_health = Health("ready")
         self._changed()
-        self.settings.save(self.run_dir, workers=count)
         if self._nginx:
             self._write_nginx(count)
             self._begin(self._keep("nginx", self._start_nginx))
-        await self._resolve()
-        self._model_health = Health("ready")
-        for slot in range(count):
-            worker = WorkerProcess(
-                slot, self.run_dir, self.settings, self._processes, self.metrics,
-                tcp=self._tcp.fileno() if self._tcp else None, changed=self._changed,
-            )  # fmt: skip
-            self._workers.append(worker)
-            self._begin(worker.live())
+        if self._served:
+            await self._served.find()
+            self._begin(self._served.live())
         if self._engine == "mms":
-            mms.write(self.settings, self.run_dir)
+            mms.write(settings, self.run_dir)
             self._begin(self._keep("mms", lambda: self._start_mms(count)))
         while not self.health().ok:
             await asyncio.sleep(0.02)
         seconds = round(time.monotonic() - started, 2)
         url = f"http://{'127.0.0.1' if self.settings.host == '0.0.0.0' else self.settings.host}:{self._port}"
-        log.info("ready", extra={"url": f"{url}/invocations", "seconds": seconds, "try": _curl(url)})
+        if settings.many:
+            log.info("ready", extra={"url": f"{url}/models", "seconds": seconds})
+        else:
+            log.info("ready", extra={"url": f"{url}/invocations", "seconds": seconds, "try": _curl(url)})
+
+    def _open_models(self) -> None:
+        """Be ready to load models, none of which is there yet."""
+        if self.settings.model:
+            log.warning("%s is not served: there are many models", self.settings.model)
+        if self.settings.preload:
+            self._nursery = Nursery(self._processes, self.metrics, environment(self.run_dir))
+        means = replace(self._means, nursery=self._nursery)
+        figures = ModelsMetrics(self.metrics.registry)
+        self._models = Models(self.settings, means, figures, behind_mms=self._engine == "mms")
+        self._models.open()
+        self._many = management.routes(self._models, self.settings)
+        from hfserve import openapi
+
+        about = openapi.many(managed=self.settings.multi_model, on_demand=bool(self.settings.models))
+        (self.run_dir / "openapi.json").write_text(json.dumps(about))
 
     def health(self) -> Health:
         """The truth about the whole, as /ping tells it."""
         if self._draining:
             return Health("draining", "the server is stopping")
-        return combine([self._model_health, *(worker.health for worker in self._workers), self._mms_health])
+        served = [self._served.health] if self._served else []
+        if self._nursery and not self._nursery.over.is_set():
+            served = [Health("starting", "the libraries that models share are being imported")]
+        return combine([self._front_health, *served, self._mms_health])
 
     async def _drain(self) -> None:
         """Refuse what is new, answer what was accepted, end all children (contract row 3)."""
         started = time.monotonic()
         self._draining = True
-        self._model_health = Health("draining", "the server is stopping")
         (self.run_dir / "draining").touch()
         if not self._failure:
             log.info("stopping: accepted requests are answered, new ones refused")
         left = self.settings.drain_s if not self._failure else 0
         self._changed()
+        if self._models:
+            self._models.refuse()
         if self._nginx and (front := self._children.get("nginx")):
             while left and front.running and await self._writing() and time.monotonic() - started < left:
                 await asyncio.sleep(0.05)
             await front.end(signal.SIGQUIT, 1.0)
         patience = 1.0 if self._nginx else max(0.1, left - (time.monotonic() - started))
-        await asyncio.gather(*(worker.stop(patience) for worker in self._workers))
+        if served := self._models or self._served:
+            await served.stop(patience)
         if java := self._children.get("mms"):
             java.kill_session()
         if left and time.monotonic() - started >= left:
@@ -185,8 +224,8 @@ class Supervisor:
     def _server(self, *headers: tuple[str, str]) -> Server:
         application = control.app(
             self.health, self._metrics_text, self._execution_parameters,
-            openapi=self.run_dir / "openapi.json", model=self.settings.model_name or openai.UNNAMED,
-            playground=self.settings.has_playground,
+            openapi=self.run_dir / "openapi.json", models=self._names,
+            playground=self.settings.has_playground and not self.settings.many, many=self._many,
         )  # fmt: skip
         return embedded(application, timeout_graceful_shutdown=1, headers=list(headers))
 
@@ -211,13 +250,9 @@ class Supervisor:
         self._tcp = listener
 
     def _changed(self) -> None:
-        """Answer in the workers' place while none of them is ready: nginx by a file, without it a server of our own."""
-        ready = sum(worker.health.ok for worker in self._workers)
+        """Without nginx, answer in the workers' place while none of them is ready; for many models, always."""
+        ready = self._served.ready if self._served else 0
         self.metrics.workers_ready.set(ready)
-        if ready:
-            (self.run_dir / "unready").unlink(missing_ok=True)
-        else:
-            (self.run_dir / "unready").touch()
         if self._tcp is None:
             return
         needed = self._draining or not ready
@@ -232,24 +267,8 @@ class Supervisor:
             loop.call_later(LAST_WORDS, setattr, self._stand_in, "should_exit", True)
             self._stand_in = None
 
-    async def _resolve(self) -> None:
-        """Find the model; unpack or download it in a process of its own, so that this one stays small and awake."""
-        if at_hand := artifacts.at_hand(self.settings):
-            artifacts.save(at_hand, self.run_dir)
-            return
-        argv = [sys.executable, "-m", "hfserve.artifacts", str(self.run_dir)]
-        self._children["artifacts"] = child = self._processes.start(
-            "artifacts",
-            argv,
-            environment=child_environment(PYTHONUNBUFFERED="1", HF_HUB_DISABLE_TELEMETRY="1"),
-            terminal=sys.stderr.isatty(),
-        )
-        status = await asyncio.shield(child.ended)
-        await asyncio.wait([child.heard], timeout=1)
-        if status == StartError.exit_status:
-            raise ArtifactError("")
-        if status:
-            raise ArtifactError(f"finding the model ended with {describe(status)}")
+    def _names(self) -> list[str]:
+        return self._models.names() if self._models else [self.settings.model_name or openai.UNNAMED]
 
     def _write_nginx(self, workers: int) -> None:
         text = nginx.configuration(
@@ -272,8 +291,9 @@ class Supervisor:
             (self.run_dir / name).unlink(missing_ok=True)
         self._mms_health = Health("starting", "MMS is starting")
         environment = child_environment(
-            HFSERVE_BACKEND_RUN_DIR=str(self.run_dir), HFSERVE_BACKEND_WORKERS=str(workers), PYTHONSAFEPATH="1",
-            TMPDIR=str(self.run_dir), LOG_LOCATION=str(self.run_dir), METRICS_LOCATION=str(self.run_dir),
+            HFSERVE_BACKEND_RUN_DIR="" if self._models else str(self.run_dir), HFSERVE_BACKEND_WORKERS=str(workers),
+            PYTHONSAFEPATH="1", TMPDIR=str(self.run_dir), LOG_LOCATION=str(self.run_dir),
+            METRICS_LOCATION=str(self.run_dir),
         )  # fmt: skip
         child = self._processes.start(
             "mms", mms.command(self.settings, self.run_dir, self._java, self._jar), environment=environment,
@@ -283,16 +303,23 @@ class Supervisor:
         return child
 
     async def _watch_mms(self, child: Child) -> None:
-        """Ready once MMS has all its connections to the workers."""
+        """Ready once MMS has all its connections to the workers; with many models, once it can be told of one."""
         while child.running:
-            description = await ask.get(self.run_dir / "mms-management.sock", "/models/model", 2.0)
-            if mms.ready_connections(description) >= mms.connections(self.settings):
+            if await self._mms_stands():
                 break
             await asyncio.sleep(0.05)
         else:
             return
         self._mms_health = Health("ready")
-        self._end_mms_with_its_backend(child)
+        if not self._models:
+            self._end_mms_with_its_backend(child)
+
+    async def _mms_stands(self) -> bool:
+        management = self.run_dir / "mms-management.sock"
+        if self._models:
+            return bool(await ask.get(management, "/models", 2.0))
+        description = await ask.get(management, "/models/model", 2.0)
+        return mms.ready_connections(description) >= mms.connections(self.settings)
 
     def _end_mms_with_its_backend(self, child: Child) -> None:
         """MMS never replaces a dead backend, so it is itself replaced when that dies."""
@@ -346,25 +373,32 @@ class Supervisor:
 
     # What it tells
 
-    def _metrics_text(self) -> bytes:
-        for name, pids in self._sessions().items():
-            self.metrics.memory.labels(name).set(sum(map(_pss, pids)))
+    async def _metrics_text(self) -> bytes:
+        if self._models:
+            await self._models.measure()
+        return await asyncio.to_thread(self._exposition, self._leaders())
+
+    def _exposition(self, leaders: dict[str, list[int]]) -> bytes:
+        pids = sessions()
+        for name, group in leaders.items():
+            size = sum(memory(pid) for leader in group for pid in pids.get(leader, ()))
+            self.metrics.memory.labels(name).set(size)
+        self.metrics.memory.labels("supervisor").set(memory(os.getpid()))
         return exposition(self.metrics, self.run_dir / "metrics")
 
-    def _sessions(self) -> dict[str, list[int]]:
-        """Process ids by kind."""
-        found = {name: session(child.pid) for name, child in self._children.items() if child.running}
-        found["worker"] = [pid for worker in self._workers for pid in session(worker.pid)]
-        return {"supervisor": [os.getpid()], **found}
+    def _leaders(self) -> dict[str, list[int]]:
+        """The processes that lead sessions, by kind."""
+        found = {name: [child.pid] for name, child in self._children.items() if child.running}
+        if self._nursery and self._nursery.child:
+            found["nursery"] = [self._nursery.child.pid]
+        if self._served:
+            found["worker"] = [worker.pid for worker in self._served.workers]
+        if self._models:
+            found["worker"] = self._models.pids()
+        return found
 
     def _execution_parameters(self) -> dict[str, object]:
-        """Contract row 32."""
-        workers = len(self._workers) or 1
-        return {
-            "MaxConcurrentTransforms": workers * (self.settings.lanes or device.cores()),
-            "BatchStrategy": "MULTI_RECORD",
-            "MaxPayloadInMB": max(1, self.settings.body_limit // MIB),
-        }
+        return batch.execution_parameters(self.settings, len(self._served.workers) if self._served else 1)
 
 
 def serve(settings: Settings, sink: Sink) -> int:
@@ -381,7 +415,7 @@ def serve(settings: Settings, sink: Sink) -> int:
             (run_dir / left).unlink(missing_ok=True)
         return asyncio.run(_run(settings, run_dir, sink))
     except StartError as error:
-        if str(error):
+        if not isinstance(error, Told):
             log.error("cannot serve: %s", error)
         return error.exit_status
     finally:
@@ -395,14 +429,3 @@ async def _run(settings: Settings, run_dir: Path, sink: Sink) -> int:
 
 def _curl(url: str) -> str:
     return f"""curl -d '{{"inputs":"I love this"}}' -H 'Content-Type: application/json' {url}/invocations"""
-
-
-def _pss(pid: int) -> int:
-    """Bytes of a process, shared pages divided among their users."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0

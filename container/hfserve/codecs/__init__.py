@@ -1,17 +1,19 @@
 """Bodies into values by Content-Type, values into bodies by Accept; one small file per format."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from hfserve.codecs import table
+from hfserve.codecs import csv_, json_, table
 from hfserve.codecs.accept import negotiate, preferred
 from hfserve.codecs.media import MAX_PIXELS, Media, boundary, charset, essence, value
-from hfserve.codecs.records import Records
+from hfserve.codecs.records import Records, Sized
 from hfserve.codecs.sound import Sound
 from hfserve.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 
 __all__ = [
-    "Records", "Sound", "charset", "decode", "encode", "essence", "form", "negotiate", "offers", "preferred", "value",
+    "Records", "Sized", "Sound", "charset", "decode", "encode", "essence", "form", "line", "negotiate", "offers",
+    "preferred", "records", "value",
 ]  # fmt: skip
 
 
@@ -23,6 +25,23 @@ def decode(body: bytes, content_type: str, *, max_pixels: int = MAX_PIXELS) -> A
     if not body or body.isspace():
         raise BadRequest('the body is empty; send JSON such as {"inputs": "…"}')
     return codec.decode(body, Media(charset(content_type), boundary(content_type), max_pixels))
+
+
+def records(body: bytes, content_type: str, *, tables: bool) -> Iterator[Sized] | None:
+    """The records of a body of lines, each read when its turn comes; None of a body that is one value.
+
+    A table is one value, the list of its lines, unless `tables` says that its lines are records too.
+    """
+    codec = table.find(essence(content_type))
+    if codec is None or not body or body.isspace():
+        return None
+    media = Media(charset(content_type))
+    return csv_.each(body, media) if tables and codec.names == table.TABLES else codec.each(body, media)
+
+
+def line(answer: Any, content_type: str) -> bytes:
+    """The answer to one record as a line: of CSV, or of JSON."""
+    return csv_.row(answer) if content_type in table.TABLES else json_.encode(answer) + b"\n"
 
 
 def offers(result: Any) -> list[str]:

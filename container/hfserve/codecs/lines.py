@@ -1,5 +1,6 @@
 """JSON Lines: one JSON value a line."""
 
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -7,24 +8,31 @@ import orjson
 
 from hfserve.codecs import json_
 from hfserve.codecs.media import Media, utf8
-from hfserve.codecs.records import Records, gather
+from hfserve.codecs.records import Records, Sized, gather
 from hfserve.errors import BadRequest
 
 
 def decode(body: bytes, media: Media) -> Records:
     """A record for each line that is not blank."""
-    lines = enumerate(BytesIO(utf8(body, media.charset)), 1)
-    return gather(_record(number, line) for number, line in lines if not line.isspace())
+    return gather(record for record, _ in each(body, media))
+
+
+def each(body: bytes, media: Media) -> Iterator[Sized]:
+    """The same, each record read when its turn comes."""
+    for number, line in enumerate(BytesIO(utf8(body, media.charset)), 1):
+        if not line.isspace():
+            yield _record(number, line), len(line)
 
 
 def json_or_lines(body: bytes, media: Media) -> Any:
     """One JSON value, or records: batch transform sends JSON lines with the label of JSON (contract row 33)."""
-    try:
-        return json_.decode(body, media)
-    except BadRequest:
-        if not _is_lines(utf8(body, media.charset).strip()):
-            raise
-        return decode(body, media)
+    whole = utf8(body, media.charset)
+    return decode(body, media) if b"\n" in whole and _is_lines(whole) else json_.decode(body, media)
+
+
+def each_within(body: bytes, media: Media) -> Iterator[Sized] | None:
+    """The records of JSON lines, None of one JSON value."""
+    return each(body, media) if _is_lines(utf8(body, media.charset)) else None
 
 
 def encode(result: Any) -> bytes:
@@ -41,6 +49,18 @@ def _record(number: int, line: bytes) -> Any:
 
 
 def _is_lines(body: bytes) -> bool:
-    """Whether the first or the last of several lines is JSON by itself, as never in one broken indented value."""
-    first, last = body[: body.find(b"\n") + 1], body[body.rfind(b"\n") + 1 :]
-    return bool(first) and any(not isinstance(_record(0, line), BadRequest) for line in (first, last))
+    """Whether the first or the last of several lines is JSON by itself, as never in one indented value."""
+    lines = (line for line in BytesIO(body) if not line.isspace())
+    first, second = next(lines, b""), next(lines, b"")
+    return bool(second) and any(not isinstance(_record(0, line), BadRequest) for line in (first, _last(body)))
+
+
+def _last(body: bytes) -> bytes:
+    """The last line that is not blank."""
+    end = len(body)
+    while True:
+        start = body.rfind(b"\n", 0, end) + 1
+        line = body[start:end]
+        if start == 0 or (line and not line.isspace()):
+            return line
+        end = start - 1

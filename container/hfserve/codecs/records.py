@@ -5,6 +5,9 @@ from typing import Any
 
 from hfserve.errors import BadRequest
 
+Sized = tuple[Any, int]
+"""A record, or the BadRequest that says why it cannot be read, and its bytes."""
+
 MAX_UNREADABLE = 1000
 """Unreadable records that are kept, as exceptions far larger than themselves; a body with more is refused whole."""
 

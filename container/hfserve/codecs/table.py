@@ -1,16 +1,21 @@
 """The table of the forms that bodies and answers take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hfserve.codecs import csv_, image, json_, lines, multipart, npy, plain, sniff, sound
 from hfserve.codecs.media import Media
+from hfserve.codecs.records import Sized
 from hfserve.messages import JSON
 
 
 def _always(result: Any) -> bool:
     return True
+
+
+def _no_records(body: bytes, media: Media) -> None:
+    return None
 
 
 def _raw(body: bytes, media: Media) -> bytes:
@@ -19,12 +24,16 @@ def _raw(body: bytes, media: Media) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """One form: how a body in it is read, and how an answer that fits is given; the first name is the one offered."""
+    """One form: how a body in it is read, and how an answer that fits is given; the first name is the one offered.
+
+    `each` reads the records of a body one by one; None where it holds one value.
+    """
 
     names: tuple[str, ...]
     decode: Callable[[bytes, Media], Any]
     encode: Callable[[Any], bytes] | None = None
     fits: Callable[[Any], bool] = _always
+    each: Callable[[bytes, Media], Iterator[Sized] | None] = _no_records
 
 
 LINES = (
@@ -34,11 +43,12 @@ LINES = (
     "application/json-lines",
     "application/x-jsonlines",
 )
+TABLES = ("text/csv", "application/csv")
 CODECS = (
-    Codec((JSON,), lines.json_or_lines, json_.encode),
-    Codec(LINES, lines.decode, lines.encode),
+    Codec((JSON,), lines.json_or_lines, json_.encode, each=lines.each_within),
+    Codec(LINES, lines.decode, lines.encode, each=lines.each),
     Codec(("text/plain",), plain.decode, plain.encode, plain.fits),
-    Codec(("text/csv", "application/csv"), csv_.decode, csv_.encode, csv_.fits),
+    Codec(TABLES, csv_.decode, csv_.encode, csv_.fits),
     Codec(("application/x-npy", "application/npy"), npy.decode, npy.encode, npy.fits),
     Codec(("image/*",), image.decode),
     Codec(("image/png",), image.decode, image.encode_png, image.fits),
@@ -48,7 +58,7 @@ CODECS = (
     Codec(("video/*",), _raw),
     Codec(("application/octet-stream",), _raw),
     Codec(("multipart/form-data",), multipart.decode),
-    Codec(("", "application/x-www-form-urlencoded"), sniff.decode),
+    Codec(("", "application/x-www-form-urlencoded"), sniff.decode, each=sniff.each),
 )
 
 

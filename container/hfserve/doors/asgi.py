@@ -5,7 +5,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +24,7 @@ from hfserve.settings import Settings
 if TYPE_CHECKING:
     from hfserve.service import Service
 
+T = TypeVar("T")
 VALID_ID = re.compile(r"[\w.:@/+=-]{1,128}", re.ASCII)
 Forward = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -123,7 +124,7 @@ async def read_body(http: HttpRequest, limit: int, patience: float) -> bytes:
             raise PayloadTooLarge(f"the body may have {limit} bytes at most")
 
 
-async def unless_gone(http: HttpRequest, answer: Awaitable[Reply]) -> Reply | None:
+async def unless_gone(http: HttpRequest, answer: Awaitable[T]) -> T | None:
     """The reply, or None once the client has gone; what it asked for is then cancelled."""
     answering = asyncio.ensure_future(answer)
     gone = asyncio.ensure_future(http.receive())

@@ -3,6 +3,7 @@
 The workers are the supervisor's, so that they live, die and are replaced alike behind every engine. A connection goes
 to the worker that has the fewest; when a worker is replaced, MMS connects again, and those connections wait here until
 the new one listens. The socket a connection was handed over by stays open as long as the connection: that is the count.
+Of many models each has a process like this one; the path that MMS knows of it is the directory of its sockets.
 """
 
 import argparse
@@ -19,13 +20,16 @@ def main() -> None:
     """Accept until MMS is gone; then leave too."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sock-name", required=True)
-    path = parser.parse_known_args()[0].sock_name
+    parser.add_argument("--model-path", type=Path)
+    given = parser.parse_known_args()[0]
+    path = given.sock_name
     mms = os.pidfd_open(os.getppid())
     Path(path).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(1024)
-    run_dir, workers = Path(os.environ["HFSERVE_BACKEND_RUN_DIR"]), int(os.environ["HFSERVE_BACKEND_WORKERS"])
+    run_dir = Path(os.environ.get("HFSERVE_BACKEND_RUN_DIR") or given.model_path)
+    workers = int(os.environ["HFSERVE_BACKEND_WORKERS"])
     (run_dir / "backend.pid").write_text(str(os.getpid()))
     print(f"[PID] {os.getpid()}\nMMS worker started.", flush=True)
     serve(listener, [run_dir / f"worker-{slot}.fds" for slot in range(workers)], mms)

@@ -14,11 +14,12 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import uvloop
 
@@ -29,7 +30,8 @@ from hfserve.doors.http import Server, embedded
 from hfserve.doors.loads import Loads
 from hfserve.doors.mms_protocol import MmsDoor
 from hfserve.doors.stash import Stash
-from hfserve.errors import StartError
+from hfserve.errors import OutOfMemory, StartError
+from hfserve.messages import Reply, Request
 from hfserve.metrics import WorkerMetrics
 from hfserve.model import Model, load
 from hfserve.runtimes import device
@@ -46,6 +48,15 @@ _THRESHOLD = gc.get_threshold()
 BEAT = 2.0
 """Seconds between two heartbeats."""
 
+LOOK = 0.01
+"""Seconds between two looks whether all is answered."""
+
+LINGER = 0.1
+"""Seconds without a request after which none is taken to be on its way to a model that is unloaded."""
+
+FETCHED = 0.5
+"""Seconds in which nginx fetches an answer that waits for it."""
+
 LOADING = 50_000
 """Objects made between two looks for garbage while the model loads: importing makes very many, and they stay."""
 
@@ -56,13 +67,16 @@ class Worker:
     The doors open only when the model can answer, so that nobody is ever handed a worker that cannot.
     """
 
-    def __init__(self, run_dir: Path, slot: int, report: int, tcp: int | None) -> None:
+    def __init__(
+        self, run_dir: Path, slot: int, report: int, *, tcp: int | None = None, shared: int | None = None
+    ) -> None:
         self.settings = Settings.load(run_dir)
         device.divide(self.settings.workers or 1)
         self.run_dir = run_dir
         self.slot = slot
         self._report = report
         self._tcp = tcp
+        self._shared = shared
         self._stop = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -95,10 +109,10 @@ class Worker:
             await _apart(model.warm_up)
             self._describe(model)
         except StartError as error:
-            self._tell("failed", str(error))
+            self._tell("failed", str(error), out_of_memory=_out_of_memory(error))
         except Exception as error:
             log.exception("the model did not load")
-            self._tell("failed", f"{type(error).__name__}: {error}")
+            self._tell("failed", f"{type(error).__name__}: {error}", out_of_memory=_out_of_memory(error))
         else:
             return model
         return None
@@ -117,25 +131,27 @@ class Worker:
             model.run, limits, steps=model.steps, observe=metrics.observe, observe_step=metrics.observe_step,
             hold=loads.add,
         ) as scheduler:  # fmt: skip
-            service = Service(model, scheduler, metrics, stream_s=self.settings.stream_s, broken=self._give_up)
+            service = Answering(model, scheduler, metrics, stream_s=self.settings.stream_s, broken=self._give_up)
             stash = Stash()
             bidi = Bidi(service, model, self.settings, broken=self._give_up)
             http = self._http(service, stash, bidi)
             self._listen_for_connections(MmsDoor(
-                service, stash, slot=self.slot, timeout=self.settings.timeout, tmp_dir=self.run_dir / "tmp",
+                service, stash, slot=self.slot, timeout=self.settings.timeout,
+                tmp_dir=(self.settings.run_dir or self.run_dir) / "tmp",
                 idler=partial(loads.idler, limits.max_batch_tokens),
             ))  # fmt: skip
-            serving = asyncio.create_task(
-                http.serve([self._unix(f"worker-{self.slot}.sock") if self._tcp is None else self._public()])
-            )
+            serving = asyncio.create_task(http.serve(self._listeners()))
             beating = asyncio.create_task(self._beat(scheduler))
             _tidy_up()
             log.info("ready", extra={"task": model.task, "lanes": limits.lanes})
-            self._tell("ready", "")
+            self._tell("ready", "", task=model.task)
             await self._stop.wait()
+            if self._shared is not None:
+                await self._until_idle(service)
             loads.leave()
             service.drain()
             await bidi.drain()
+            await self._until_answered(service, stash)
             http.should_exit = True
             await serving
             beating.cancel()
@@ -145,9 +161,33 @@ class Worker:
         self._tell("starting", f"worker {self.slot}: {reason}")
         self._stop.set()
 
-    def _public(self) -> socket.socket:
-        """The listening socket of the whole server, when nothing is in front."""
-        return socket.socket(fileno=self._tcp)
+    def _listeners(self) -> list[socket.socket]:
+        """Where HTTP comes in: the server's own address with nothing in front, else a socket of this worker's.
+
+        Of one model of many, also a socket that all its workers share.
+        """
+        if self._tcp is not None:
+            return [socket.socket(fileno=self._tcp)]
+        shared = [] if self._shared is None else [socket.socket(fileno=self._shared)]
+        return [self._unix(f"worker-{self.slot}.sock"), *shared]
+
+    async def _until_idle(self, service: "Answering") -> None:
+        """Answer what waits in MMS for this model, which nothing tells of but that it comes, one after the other."""
+        end = time.monotonic() + self.settings.drain_s
+        idle, seen = time.monotonic(), service.seen
+        while time.monotonic() < min(end, idle + LINGER):
+            await asyncio.sleep(LOOK)
+            if service.now or service.seen != seen:
+                idle, seen = time.monotonic(), service.seen
+
+    async def _until_answered(self, service: "Answering", stash: Stash) -> None:
+        """Wait for what was accepted; then a moment for nginx to fetch it."""
+        end = time.monotonic() + self.settings.drain_s
+        while service.now and time.monotonic() < end:
+            await asyncio.sleep(LOOK)
+        end = time.monotonic() + FETCHED
+        while len(stash) and time.monotonic() < end:
+            await asyncio.sleep(LOOK)
 
     def _http(self, service: Service, stash: Stash, bidi: Bidi) -> Server:
         forward = asgi_forward(self.run_dir) if self._tcp is not None else None
@@ -172,8 +212,8 @@ class Worker:
             await asyncio.sleep(BEAT)
             self._send({"overdue": scheduler.overdue})
 
-    def _tell(self, state: str, reason: str) -> None:
-        self._send({"state": state, "reason": reason})
+    def _tell(self, state: str, reason: str, **more: object) -> None:
+        self._send({"state": state, "reason": reason, **more})
 
     def _send(self, report: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
@@ -206,6 +246,31 @@ class Worker:
             task.add_done_callback(self._connections.discard)
 
         asyncio.get_running_loop().add_reader(listener, accept)
+
+
+class Answering(Service):
+    """A service that knows how many requests it answers `now`, and how many it has `seen`."""
+
+    now = 0
+    seen = 0
+
+    async def answer(self, request: Request) -> Reply:
+        """The reply to a request."""
+        self.now += 1
+        self.seen += 1
+        try:
+            return await super().answer(request)
+        finally:
+            self.now -= 1
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether it, or what caused it, is about memory: Python's, or torch's, which has a class of its own."""
+    while error:
+        if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        error = error.__cause__
+    return False
 
 
 async def _apart(work: Callable[[], T]) -> T:
@@ -245,16 +310,24 @@ def asgi_forward(run_dir: Path) -> asgi.Forward:
 
 
 def main() -> None:
-    """python -m hfserve.doors.worker --run-dir DIR --slot N --report FD [--tcp FD]."""
+    """python -m hfserve.doors.worker --run-dir DIR --slot N --report FD [--tcp FD] [--shared FD]."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--report", type=int, required=True)
     parser.add_argument("--tcp", type=int)
-    given = parser.parse_args()
+    parser.add_argument("--shared", type=int)
+    parser.add_argument("--name", default="")
+    live(**vars(parser.parse_args()))
+
+
+def live(
+    run_dir: Path, slot: int, report: int, *, tcp: int | None = None, shared: int | None = None, name: str = ""
+) -> NoReturn:
+    """Be a worker, as this process, until its end; the numbers are those of open files."""
     gc.set_threshold(LOADING)
-    worker = Worker(given.run_dir, given.slot, given.report, given.tcp)
-    logs.configure(f"worker-{given.slot}", worker.settings.log_level)
+    worker = Worker(run_dir, slot, report, tcp=tcp, shared=shared)
+    logs.configure(name or f"worker-{slot}", worker.settings.log_level)
     status = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(worker.run())
     sys.stdout.flush()
     os._exit(status)  # a lane of user code may never end; nothing waits for it

@@ -76,6 +76,11 @@ def memory_guard() -> Iterator[None]:
         raise OutOfMemory(f"out of memory: {first_line(error)}") from error
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, the GPU's or the machine's."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
 def broken(error: BaseException) -> bool:
     """Whether the error leaves the GPU unusable for this process (a sticky CUDA error; contract row 12)."""
     return isinstance(error, torch.AcceleratorError)
