@@ -18,32 +18,38 @@ BASE_MEMORY = 350 * MIB
 def report(directory: Path, settings: Settings) -> int:
     """Print what was found and what is wrong; exit status 0, or 3 when something is."""
     with tempfile.TemporaryDirectory(prefix="hfserve-check-") as scratch:
-        chosen = settings.model_copy(update={"model": str(directory), "hub_offline": True})
-        try:
-            artifact = artifacts.resolve(chosen, Path(scratch))
-        except StartError as error:
-            return _conclude({"model": str(directory)}, [str(error)])
-        sys.path[:0] = [str(path) for path in artifact.python_path]
-        mistakes = hooks.problems(artifact.code_dir, chosen.program, chosen.handler)
-        functions = Hooks() if mistakes else hooks.find(artifact.code_dir, chosen.program, chosen.handler)
-        by_hooks = bool(functions.model_fn or functions.handle)
-        unknown = bool(mistakes) and not (artifact.model_dir / "config.json").is_file()
-        if not by_hooks and not unknown:
-            mistakes += _weights_mistakes(artifact.model_dir, chosen)
-        config = _config(artifact.model_dir)
-        found: dict[str, Any] = {
-            "model": artifact.origin,
-            "task": "unknown until the mistakes are mended" if unknown else _task(artifact, chosen, by_hooks, mistakes),
-            "architecture": ", ".join(config.get("architectures") or []) or "none named in config.json",
-            "hooks": _hooks(functions) if not mistakes else "see the mistakes below",
-            "requirements": _requirements(artifact.code_dir),
-            "size on disk": _megabytes(_size(artifact.model_dir)),
-            "memory per worker": f"about {_megabytes(BASE_MEMORY + _weights(artifact.model_dir, config))}",
-        }
-        return _conclude(found, mistakes)
+        return conclude(*examine(directory, settings, Path(scratch)))
 
 
-def _conclude(found: dict[str, Any], mistakes: list[str]) -> int:
+def examine(directory: Path, settings: Settings, scratch: Path) -> tuple[dict[str, Any], list[str]]:
+    """What was found and what is wrong; the packages that the code requires are put into `scratch` and imported."""
+    chosen = settings.model_copy(update={"model": str(directory), "hub_offline": True})
+    try:
+        artifact = artifacts.resolve(chosen, scratch)
+    except StartError as error:
+        return {"model": str(directory)}, [str(error)]
+    sys.path[:0] = [str(path) for path in artifact.python_path]
+    mistakes = hooks.problems(artifact.code_dir, chosen.program, chosen.handler)
+    functions = Hooks() if mistakes else hooks.find(artifact.code_dir, chosen.program, chosen.handler)
+    by_hooks = bool(functions.model_fn or functions.handle)
+    unknown = bool(mistakes) and not (artifact.model_dir / "config.json").is_file()
+    if not by_hooks and not unknown:
+        mistakes += _weights_mistakes(artifact.model_dir, chosen)
+    config = _config(artifact.model_dir)
+    found: dict[str, Any] = {
+        "model": artifact.origin,
+        "task": "unknown until the mistakes are mended" if unknown else _task(artifact, chosen, by_hooks, mistakes),
+        "architecture": ", ".join(config.get("architectures") or []) or "none named in config.json",
+        "hooks": _hooks(functions) if not mistakes else "see the mistakes below",
+        "requirements": _requirements(artifact.code_dir),
+        "size on disk": _megabytes(_size(artifact.model_dir)),
+        "memory per worker": f"about {_megabytes(BASE_MEMORY + _weights(artifact.model_dir, config))}",
+    }
+    return found, mistakes
+
+
+def conclude(found: dict[str, Any], mistakes: list[str]) -> int:
+    """Print it; the exit status."""
     for name, value in found.items():
         print(f"{name:<18} {value}")
     for mistake in mistakes:

@@ -1,4 +1,4 @@
-"""The command line: serve · check · invoke · bench · schema · settings."""
+"""The command line: serve · check · package · invoke · bench · schema · settings."""
 
 import argparse
 import json
@@ -63,6 +63,12 @@ def _check(directory: Path, **flags: Any) -> int:
     return check.report(directory, Settings.read(**flags))
 
 
+def _package(**given: Any) -> int:
+    from hfserve import package
+
+    return package.run(**given)
+
+
 def _invoke(**given: Any) -> int:
     from hfserve import invoke
 
@@ -97,6 +103,23 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("directory", type=Path, metavar="DIR")
     checking.add_argument("--task")
     checking.set_defaults(command=_check)
+
+    packing = commands.add_parser("package", help="make the model.tar.gz that SageMaker takes, checked before")
+    packing.add_argument("model", metavar="MODEL", help="a directory, a model.tar.gz, or a Hub id")
+    packing.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("model.tar.gz"),
+        metavar="F",
+        help="the archive (default: %(default)s)",
+    )
+    packing.add_argument("--hooks", type=Path, metavar="DIR", help="your code/, or its inference.py, to put in")
+    packing.add_argument("--task", help="e.g. text-classification; found from the model when not given")
+    packing.add_argument(
+        "--no-example", action="store_false", dest="try_example", help="do not load the model to run its example"
+    )
+    packing.set_defaults(command=_package)
 
     invoking = commands.add_parser("invoke", help="send one request and print the answer")
     invoking.add_argument("body", nargs="?", help='the body, e.g. \'{"inputs": "I love this"}\'')
