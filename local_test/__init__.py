@@ -1,0 +1,1 @@
+"""A local SageMaker: its APIs, with the endpoints' containers as processes of this machine."""
