@@ -24,10 +24,9 @@ say "setting up $venv (the first time takes some minutes: torch is large)"
 pip="$venv/bin/python -m pip install -q --disable-pip-version-check"
 # An old pip reads requirements less strictly.
 $pip "$(grep "^pip==" requirements-dev.txt)"
-torch=$(grep '^torch==' requirements.txt)
-say "installing $torch"
+say "installing torch"
 # shellcheck disable=SC2086
-if [ -n "${TORCH_INDEX:-}" ]; then $pip --index-url "$TORCH_INDEX" "$torch"; else $pip "$torch"; fi
+$pip ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r requirements-torch.txt
 say "installing the other packages"
 $pip -r requirements.txt
 $pip --no-deps -e .
