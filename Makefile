@@ -1,4 +1,4 @@
-# make serve · make test · make check · make docs · make bench · make bench-generation · make soak
+# make serve · make test · make check · make image-test · make docs · make bench · make bench-generation · make soak
 # PORT=9000 changes the port, MODEL=… what is served, TORCH_INDEX=… where torch comes from (see README).
 # BENCH="--rounds 1" are options of bench/run.py, SOAK="--requests 5000" of bench/soak.py.
 
@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve setup test check docs bench bench-generation soak clean
+.PHONY: serve setup test check image-test docs bench bench-generation soak soak-streams clean
 
 serve: setup
 	@exec $(BIN)/hfserve serve $(MODEL)
@@ -16,9 +16,10 @@ setup: $(VENV)/.installed
 
 test: setup $(VENV)/.dev
 	@sh tests/browser.sh
-	HF_HUB_OFFLINE=1 $(BIN)/pytest --ignore tests/unit/test_openvino.py
-	@# In a process of its own: one that has had many of OpenVINO's networks may not survive starting children.
-	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/unit/test_openvino.py
+	@PYTEST=$(BIN)/pytest sh tests/run.sh
+
+image-test: setup $(VENV)/.dev
+	@PYTHON=$(BIN)/python bash tests/image/run.sh
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -40,10 +41,14 @@ bench-generation: setup $(VENV)/.dev
 soak: setup
 	$(BIN)/python bench/soak.py $(SOAK)
 
-clean:
-	rm -rf $(VENV) bench/.cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+soak-streams: setup
+	$(BIN)/python bench/soak_streams.py $(SOAK)
 
-$(VENV)/.installed: requirements.txt pyproject.toml
+clean:
+	@bash tests/image/run.sh --clean
+	rm -rf $(VENV) bench/.cache tests/clients/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.installed: requirements.txt requirements-torch.txt pyproject.toml
 	@sh container/install.sh $(PYTHON) $(VENV)
 	@touch $@
 
