@@ -1,4 +1,4 @@
-# make serve · make test · make check · make image-test · make docs · make bench · make bench-generation · make soak
+# make serve · make test · make check · make image-test · make docs · make bench · make bench-generation · make soak · make notebooks
 # PORT=9000 changes the port, MODEL=… what is served, TORCH_INDEX=… where torch comes from (see README).
 # BENCH="--rounds 1" are options of bench/run.py, SOAK="--requests 5000" of bench/soak.py.
 
@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve setup test check image-test docs bench bench-generation soak soak-streams clean
+.PHONY: serve setup test check image-test docs bench bench-generation soak soak-streams notebooks clean
 
 serve: setup
 	@exec $(BIN)/hfserve serve $(MODEL)
@@ -38,6 +38,9 @@ bench: setup $(VENV)/.dev
 bench-generation: setup $(VENV)/.dev
 	$(BIN)/python bench/generation.py $(BENCH)
 
+notebooks: setup $(VENV)/.dev
+	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/notebooks --render
+
 soak: setup
 	$(BIN)/python bench/soak.py $(SOAK)
 
@@ -46,7 +49,7 @@ soak-streams: setup
 
 clean:
 	@bash tests/image/run.sh --clean
-	rm -rf $(VENV) bench/.cache tests/clients/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) bench/.cache tests/clients/.venv notebooks/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.installed: requirements.txt requirements-torch.txt pyproject.toml
 	@sh container/install.sh $(PYTHON) $(VENV)

@@ -53,8 +53,10 @@ def _check_model(state: State, body: Body) -> None:
 def _create_model(state: State, body: Body) -> Body:
     name = body["ModelName"]
     _must_be_new(state, state.models, "model", name, "model")
-    source = artifacts.source(artifacts.definition(body))
-    if source and not artifacts.is_there(state.store, *source):
+    container = artifacts.definition(body)
+    source = artifacts.source(container)
+    comes_later = container.get("Mode") == "MultiModel"
+    if source and not comes_later and not artifacts.is_there(state.store, *source):
         raise ValidationException(f"Could not find model data at {source[0]}.")
     return _add(state, state.models, "model", name, body, "ModelArn")
 

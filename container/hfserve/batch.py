@@ -21,7 +21,6 @@ from hfserve.errors import (
     error_body,
 )
 from hfserve.messages import JSON, Item, Job, Outcome, Part, Reply, Request, Stream
-from hfserve.runtimes import device
 from hfserve.settings import MIB, Settings
 from hfserve.tasks import kinds
 
@@ -31,8 +30,6 @@ AHEAD = 4
 """Parts that run, or whose answers wait for those before them."""
 HELD = MIB
 """Bytes of an answer that are held back, so that a failure before them still has an honest status."""
-MOST_MB = 100
-"""Megabytes of all bodies that a transform job may have under way."""
 
 OF_ALL = (DeadlineExceeded, NotAcceptable, NotReady, Overloaded)
 """What fails the whole body, whatever its records are."""
@@ -44,14 +41,6 @@ Read = Callable[[Any], Sequence[Item]]
 """The items of a record; raises ServeError."""
 Tell = Callable[[Any, Sequence[Outcome]], Any]
 """The answer to a record, from the outcomes of its items; raises ServeError."""
-
-
-def execution_parameters(settings: Settings, workers: int) -> dict[str, object]:
-    """What SageMaker asks before a transform job (contract row 32): as many bodies at once as there are lanes."""
-    lanes = settings.lanes or (device.ON_CUDA.lanes if device.gpus() else max(1, device.cores() // workers))
-    at_once = min(MOST_MB, workers * lanes)
-    largest = min(settings.body_limit // MIB, MOST_MB // at_once)
-    return {"MaxConcurrentTransforms": at_once, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": max(1, largest)}
 
 
 @dataclass(frozen=True, slots=True)

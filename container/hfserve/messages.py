@@ -7,6 +7,7 @@ from typing import Any
 from hfserve.errors import ServeError, error_body
 
 JSON = "application/json"
+JSON_LINES = "application/jsonlines"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from typing import Any
 
 from hfserve.codecs import essence, json_, preferred, table
 from hfserve.errors import InvalidInput, ModelError, ServeError, error_body
+from hfserve.messages import JSON_LINES
 
 log = logging.getLogger(__name__)
 _END = object()
 
-EVENTS, LINES, PLAIN = "text/event-stream", "application/jsonlines", "text/plain"
+EVENTS, LINES, PLAIN = "text/event-stream", JSON_LINES, "text/plain"
 
 
 @dataclass(frozen=True, slots=True)

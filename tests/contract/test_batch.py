@@ -7,7 +7,7 @@ import sys
 import httpx
 import pytest
 
-from hfserve import batch
+from hfserve.boot import capacity
 from hfserve.settings import Settings
 from server import Server, assert_error
 
@@ -185,7 +185,7 @@ def test_the_limits_are_those_of_a_transform_job(monkeypatch):
 )
 def test_what_may_be_under_way_together_is_what_sagemaker_allows(monkeypatch, workers, lanes, at_once, largest):
     monkeypatch.setenv("SAGEMAKER_BATCH", "true")
-    told = batch.execution_parameters(Settings.read(lanes=lanes), workers)
+    told = capacity.execution_parameters(Settings.read(lanes=lanes), workers)
     assert told == {"MaxConcurrentTransforms": at_once, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": largest}
 
 

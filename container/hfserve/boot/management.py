@@ -17,9 +17,8 @@ from starlette.types import Receive, Scope, Send
 from hfserve.boot.models import NAME, Entry, Models
 from hfserve.doors.asgi import read_body, request_id, response, unless_gone
 from hfserve.errors import BadRequest, DeadlineExceeded, InvalidInput, ModelError, NotReady, ServeError
-from hfserve.messages import JSON, Reply
+from hfserve.messages import JSON, JSON_LINES, Reply
 from hfserve.settings import Settings
-from hfserve.streaming import LINES
 
 if TYPE_CHECKING:
     import httpx
@@ -90,7 +89,7 @@ def routes(models: Models, settings: Settings) -> list[BaseRoute]:
             await asyncio.to_thread(_check_task, asked.task)
         texts = [asked.text] if isinstance(asked.text, str) else asked.text
         body = json.dumps({"inputs": texts, "parameters": asked.parameters}).encode()
-        headers = {"accept": LINES, "x-hfserve-content-type": JSON}
+        headers = {"accept": JSON_LINES, "x-hfserve-content-type": JSON}
         async with AsyncExitStack() as stack:
             entry = await stack.enter_async_context(models.use(asked.model_name, asked.task))
             return await _relayed(http, entry, body, headers, stack)

@@ -17,8 +17,8 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from hfserve import batch, openai
-from hfserve.boot import ask, control, management, mms, nginx
+from hfserve import openai
+from hfserve.boot import ask, capacity, control, management, mms, nginx
 from hfserve.boot.models import Models
 from hfserve.boot.nursery import Nursery
 from hfserve.boot.processes import Child, Processes, Sink, describe, memory, sessions
@@ -398,7 +398,7 @@ class Supervisor:
         return found
 
     def _execution_parameters(self) -> dict[str, object]:
-        return batch.execution_parameters(self.settings, len(self._served.workers) if self._served else 1)
+        return capacity.execution_parameters(self.settings, len(self._served.workers) if self._served else 1)
 
 
 def serve(settings: Settings, sink: Sink) -> int:
