@@ -24,10 +24,10 @@ fi
 half=$((cores / 2))
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-# A shell lets what runs in the background ignore SIGINT, which some tests send.
+# What a shell runs in the background ignores SIGINT, which some tests send.
 second env --default-signal=INT taskset -c "$half-$((cores - 1))" >"$said" 2>&1 &
 other=$!
-first taskset -c "0-$((half - 1))"
+first env --default-signal=INT taskset -c "0-$((half - 1))"
 status=$?
 wait "$other"
 rest=$?

@@ -416,7 +416,7 @@ def test_an_answer_goes_out_by_the_model(runner):
     model = TaskModel(runner(GPT2), Settings(model_dir=Path(), _env_file=None))
     model.warm_up()
     body = json.dumps({"inputs": "Oh. " * 40, "parameters": GREEDY}).encode()
-    job = model.prepare(Request(body, {"content-type": "application/json"}, "1", 0))
+    job = model.prepare(Request(body, {"content-type": "application/json"}, "1", float("inf")))
     reply = job.finish(model.run(job.items, 1))
     assert json.loads(reply.body)[0]["generated_text"].startswith("Oh. Oh.")
     assert reply.headers == {"X-HFServe-Truncated": "inputs"}

@@ -194,7 +194,7 @@ def test_what_another_pipeline_does_not_take_is_named(folder, monkeypatch):
 def _reply(runner, accept, data):
     model = TaskModel(runner, Settings(model_dir=Path(), _env_file=None))
     headers = {"content-type": "application/json", "accept": accept}
-    job = model.prepare(Request(json.dumps(data).encode(), headers, "1", 0))
+    job = model.prepare(Request(json.dumps(data).encode(), headers, "1", float("inf")))
     return job.finish(model.run(job.items, 1))
 
 
