@@ -450,8 +450,8 @@ def test_a_model_may_have_several_workers(engine, directory):
         assert set(asked) == set(pids(server, "slow"))
         os.kill(asked[0], signal.SIGKILL)
         server.wait(lambda: not alive(asked[0]), "an end")
+        server.wait(lambda: ask(server, "slow", {"seconds": 0}).status_code == 200, "an answer")
         server.wait(lambda: described(server, "slow")["readyWorkers"] == 2, "both again")
-        assert ask(server, "slow", {"seconds": 0}).status_code == 200
 
 
 def test_a_load_that_takes_more_than_there_is_ends_with_507(directory):
