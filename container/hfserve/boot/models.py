@@ -338,7 +338,7 @@ class Models:
 
     async def _left(self) -> int:
         """Bytes that may still be used."""
-        left = memory.free()
+        left = device.free_memory(with_files=True)
         if self._settings.memory_mb:
             [used] = await asyncio.to_thread(_held, [self._means.processes.pids()], processes.memory)
             left = min(left, self._settings.memory_mb * MIB - used - processes.memory(os.getpid()))

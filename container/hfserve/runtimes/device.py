@@ -32,10 +32,11 @@ ON_CPU = (32, 256)
 ON_CUDA = AtOnce(2, 64, 4096)
 """While one lane starts kernels or makes answers, the other's run; a batch fills a pass (runtimes/torch.py)."""
 
-MEMORY_LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
 )
+"""Version 2 and 1: the directory, the limit, what is used, and how much of that is files nobody needs any more."""
 
 MOST_LANES = 8
 """Lanes that one process has: more of them wait for Python's lock more than they gain."""
@@ -151,14 +152,24 @@ def gpus() -> int:
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
-def free_memory() -> int:
-    """Bytes of memory that this machine has left, or the cgroup's limit leaves; of these a worker's share."""
+def free_memory(*, with_files: bool = False) -> int:
+    """Bytes of memory that this machine has left, or the cgroup's limit leaves; of these a worker's share.
+
+    `with_files` counts what the cgroup holds of files that nobody needs any more as left.
+    """
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    for limit, used in MEMORY_LIMITS:
+    for place, limit, used, files in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # no limit, or no such cgroup
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+            group = Path(place)
+            left = int((group / limit).read_text()) - int((group / used).read_text())
+            free = min(free, left + (_unneeded(group, files) if with_files else 0))
     return max(free, 0) // _shared
+
+
+def _unneeded(group: Path, files: str) -> int:
+    stat = (group / "memory.stat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in stat if line.startswith(files)), 0)
 
 
 def _quota_v2(root: Path) -> float | None:
