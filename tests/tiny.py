@@ -425,7 +425,10 @@ def _qwen2_audio() -> tuple[Any, ...]:
         "d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "num_mel_bins": 128,
         "max_source_positions": 1500,
     }  # fmt: skip
-    text = {**SIZES, "model_type": "qwen2", "vocab_size": len(words), "num_key_value_heads": 2}
+    text = {
+        **SIZES, "model_type": "qwen2", "vocab_size": len(words), "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+    }  # fmt: skip
     config = hf.Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=1)
     model = hf.Qwen2AudioForConditionalGeneration(config).eval()
     model.generation_config.update(max_new_tokens=4, eos_token_id=0, pad_token_id=0)

@@ -3,10 +3,11 @@
 import tiny
 import tiny_diffusion
 import tiny_pairs
+import tiny_seeing
 import tiny_vision
 import tiny_wrapped
 
-HOMES = (tiny, tiny_vision, tiny_pairs, tiny_wrapped)
+HOMES = (tiny, tiny_vision, tiny_pairs, tiny_wrapped, tiny_seeing)
 
 
 def named(name, path):

@@ -100,9 +100,11 @@ class TaskModel:
             bounds.append(slice(start, len(items)))
         self._count(items)
         cuts = _told_of_cuts(item.cut for item in items)
+        if form and self._tells:
+            items = self._told(items)
+            return Job(items, _never, self._texts(items, form), cuts)
         if form:
-            stream = self._texts(items, form) if self._tells else self._answers(records, items, bounds, form)
-            return Job(items, _never, stream, cuts)
+            return Job(items, _never, self._answers(records, items, bounds, form), cuts)
 
         def finish(outcomes: Sequence[Outcome]) -> Reply:
             _raise_first(outcomes)
@@ -155,6 +157,7 @@ class TaskModel:
 
         if not answering.streams:
             return Job(items, finish)
+        items = self._told(items)
         assert isinstance(self._runner, Telling)
         events = [self._runner.events(item) for item in items]
         form = streaming.FORMS[streaming.EVENTS]
@@ -166,6 +169,10 @@ class TaskModel:
             return b"".join(map(form.event, answering.last())) + form.end
 
         return Job(items, _never, Stream(form.content_type, told=told, end=end), cuts)
+
+    def _told(self, items: Sequence[Item]) -> list[Item]:
+        assert isinstance(self._runner, Telling)
+        return [self._runner.told(item) for item in items]
 
     def _texts(self, items: Sequence[Item], form: streaming.Form) -> Stream:
         """Every token as an event; of plain text, what it adds."""
@@ -496,7 +503,8 @@ def _runner(task: Task, model_dir: Path, options: Options) -> TaskRunner:
             return native(task, model_dir, options)
         except NoFastTokenizer as error:
             log.warning("%s runs one request at a time: %s", task.name, error)
-    from hfserve.tasks.pipeline import PipelineRunner, TellingPipelineRunner
+    from hfserve.tasks.pipeline import PipelineRunner
+    from hfserve.tasks.telling import TellingPipelineRunner
 
     return (TellingPipelineRunner if task.streams else PipelineRunner)(task, model_dir, options)
 

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import InferenceClient
 
 import zoo
+from hfserve.tasks.examples import png
 from server import Server, assert_error
 
 ASKED = [{"role": "user", "content": "Is it good?"}]
@@ -27,6 +28,13 @@ def writer(engine, tmp_path_factory):
 def embedder(engine, tmp_path_factory):
     model = zoo.named("feature-extraction-sentences", tmp_path_factory.mktemp("models") / "vectors")
     with Server(model, engine=engine, HF_TASK="feature-extraction") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def seer(engine, tmp_path_factory):
+    model = zoo.named("image-text-to-text-qwen2-vl", tmp_path_factory.mktemp("models") / "seeing")
+    with Server(model, engine=engine, HF_TASK="image-text-to-text") as server:
         yield server
 
 
@@ -127,6 +135,27 @@ def test_the_same_bodies_are_taken_at_invocations(client, writer):
     )
     assert text == chat["choices"][0]["message"]["content"]
     assert writer.post(json={"prompt": "a", **SURE}).json()["object"] == "text_completion"
+
+
+def test_a_chat_shows_pictures(seer):
+    shown = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png()}"}}
+    words = [{"type": "text", "text": "What is it?"}]
+    with openai.OpenAI(base_url=f"{seer.url}/v1", api_key="none", max_retries=0) as client:
+
+        def asked(content, **more):
+            messages = [{"role": "user", "content": content}]
+            return client.chat.completions.create(model="seeing", messages=messages, **SURE, **more)
+
+        answer, blind = asked([shown, *words]), asked(words)
+        text = answer.choices[0].message.content
+        assert text != blind.choices[0].message.content and answer.usage.prompt_tokens > blind.usage.prompt_tokens
+        chat = [{"role": "user", "content": [{"type": "image", "image": png()}, *words]}]
+        assert text == own(seer, chat)
+        assert "".join(each.choices[0].delta.content or "" for each in asked([shown, *words], stream=True)) == text
+        tokens = asked([shown, *words], logprobs=True, top_logprobs=2).choices[0].logprobs.content
+        assert "".join(each.token for each in tokens) == text and len(tokens[0].top_logprobs) == 2
+        with pytest.raises(openai.UnprocessableEntityError, match="HFSERVE_ALLOW_URLS"):
+            asked([{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, *words])
 
 
 def test_what_is_not_taken_is_told_in_words(client, writer):

@@ -153,7 +153,7 @@ def test_each_of_many_texts_has_its_details(runner):
             assert record["details"]["generated_tokens"] == len(tokens) <= 6
             assert record["generated_text"] == "".join(token["text"] for token in tokens)
         with pytest.raises(InvalidInput, match="stream"):
-            model.events(item)
+            model.told(item)
 
 
 def test_what_generate_makes_is_told_too_and_ends_when_nobody_listens(saved, monkeypatch):
@@ -227,7 +227,7 @@ def test_a_search_with_beams_goes_another_way(runner):
     (item,) = model.items({"inputs": "Paris", "parameters": {**GREEDY, "num_beams": 3}})
     assert not item.stepwise
     with pytest.raises(InvalidInput, match="num_beams"):
-        model.events(item)
+        model.told(item)
 
 
 @given(st.integers(0, 2**32))

@@ -269,7 +269,7 @@ def test_what_could_never_run_is_refused_at_once(saved):
     for told in ({"num_beams": 1}, {}):
         with pytest.raises(InvalidInput, match=r"inputs: 1 text of up to \d+ tokens, .*HFSERVE_KV_CACHE_MB"):
             for item in _items(model, FOOD, max_new_tokens=60, **told):
-                model.events(item)
+                model.told(item)
     assert _items(model, "a", max_new_tokens=8, num_beams=1)
 
 
@@ -278,12 +278,12 @@ def test_a_search_with_beams_is_generate_s_unless_it_streams_and_nobody_asked_fo
     (usual,), (asked,) = _items(model, FOOD, max_new_tokens=8), _items(model, FOOD, max_new_tokens=8, num_beams=3)
     assert not usual.stepwise and not asked.stepwise
     with pytest.raises(InvalidInput, match="num_beams"):
-        model.events(asked)
-    told = model.events(usual)
-    pieces = []
-    usual.feed.tell = pieces.append
-    ((record,),) = stepped(model, [usual])
-    assert usual.stepwise and [record] == _ask(model, FOOD, max_new_tokens=8, num_beams=1)
+        model.told(asked)
+    item = model.told(usual)
+    told, pieces = model.events(item), []
+    item.feed.tell = pieces.append
+    ((record,),) = stepped(model, [item])
+    assert item.stepwise and [record] == _ask(model, FOOD, max_new_tokens=8, num_beams=1)
     events = [told.of(piece) for piece in pieces]
     assert "".join(each["token"]["text"] for each in events) == record["generated_text"]
     assert events[-1]["details"]["generated_tokens"] == len(events)
@@ -328,7 +328,7 @@ def test_several_texts_of_one_differ_and_a_seed_repeats_them(runner):
     assert len({each["summary_text"] for each in texts}) == 3
     assert stepped(model, [other, item], late=(1,)) == [others, texts]
     with pytest.raises(InvalidInput, match="num_return_sequences"):
-        model.events(item)
+        model.told(item)
 
 
 def test_a_seed_repeats_what_was_sampled(runner):

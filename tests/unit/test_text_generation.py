@@ -19,8 +19,8 @@ from hfserve.messages import Request
 from hfserve.model import TaskModel
 from hfserve.settings import Options, Settings
 from hfserve.tasks import table
-from hfserve.tasks.pipeline import PipelineRunner
 from hfserve.tasks.schemas import generation as schemas
+from hfserve.tasks.telling import TellingPipelineRunner
 from hfserve.tasks.text_generation import TextGeneration
 
 torch.set_num_threads(1)
@@ -440,8 +440,8 @@ SHOWN = [{"role": "user", "content": [{"type": "image", "image": PICTURE}, {"typ
 def test_the_pipelines_of_pictures_and_text_answer_by_their_schemas(saved, name, inputs):
     task = tiny.task_of(name)
     schema = {"image-text-to-text": schemas.IMAGE_TEXT_TO_TEXT, "any-to-any": schemas.ANY_TO_ANY}[task]
-    model = PipelineRunner(table.find(task), saved(name), Options())
-    assert schema.parameters.model_fields.keys() - {"seed"} <= model._names | model._generation
+    model = TellingPipelineRunner(table.find(task), saved(name), Options())
+    assert schema.parameters.model_fields.keys() - model.ours <= model._names | model._generation
     TypeAdapter(schema.inputs).validate_python(inputs)
     (answer,) = model.run(model.items({"inputs": inputs, "parameters": GREEDY}))
     assert TypeAdapter(schema.answer).validate_python(answer)[0].generated_text

@@ -87,6 +87,8 @@ class Wanted:
     """How many of the likeliest tokens to tell beside the logarithm of the drawn one's probability; None: neither."""
     source: Sequence[int] = ()
     """What an encoder reads, for a model that has one; the prompt is then what its decoder begins with."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """What the model is given of a prompt with pictures: its tokens, and the pictures, by the model's own names."""
 
     @property
     def tokens(self) -> int:
@@ -103,6 +105,8 @@ class Text:
     start: int
     chance: torch.Generator | None
     read: int = 0
+    seen: Any = None
+    """What stands for its prompt in the model, where there are pictures in it."""
     made: list[Token] = field(default_factory=list)
     finish: str = ""
     failure: Exception | None = None
@@ -255,7 +259,7 @@ class Engine:
                 self.stop(text)
         return ready
 
-    def logits(self, prompts: Sequence[Sequence[int]], steps: int = 2) -> list[torch.Tensor]:
+    def logits(self, prompts: Sequence[Any], steps: int = 2) -> list[torch.Tensor]:
         """What the model says after each prompt and after its own likeliest words, in company: (steps, vocabulary)."""
         texts = [text for prompt in prompts if (text := self._placed(self._sample(prompt, steps)))]
         said: list[list[torch.Tensor]] = [[] for _ in texts]
@@ -273,7 +277,7 @@ class Engine:
                 self.stop(text)
         return [torch.stack(told).float().cpu() for told in said]
 
-    def _sample(self, prompt: Sequence[int], steps: int) -> Wanted:
+    def _sample(self, prompt: Any, steps: int) -> Wanted:
         return Wanted(prompt, steps)
 
     def _chosen(self) -> list[tuple[Text, int]]:
@@ -292,31 +296,33 @@ class Engine:
 
     def _forward(self, chosen: Sequence[tuple[Text, int]]) -> torch.Tensor:
         """Logits after the last token of each text whose tokens are all read by this pass."""
-        ids: list[int] = []
-        positions: list[int] = []
         places: list[int] = []
         parts, last = [], []
         for text, count in chosen:
-            end = text.read + count
-            parts.append(Part(slice(len(ids), len(ids) + count), slice(text.start, text.start + end), count))
-            ids += text.ids[text.read : end]
-            positions += range(text.read, end)
+            row, end = len(places), text.read + count
+            parts.append(Part(slice(row, row + count), slice(text.start, text.start + end), count))
             places += range(text.start + text.read, text.start + end)
             if end == len(text.ids):
-                last.append(len(ids) - 1)
-        place = self.model.device
-        row, at, to, kept = (
-            torch.tensor(each, dtype=torch.long, device=place) for each in (ids, positions, places, last)
-        )
+                last.append(row + count - 1)
+        to, kept = self._numbers(places), self._numbers(last)
         keep = {"logits_to_keep": kept} if self._keeps else {}
         self._cache.places = to
         with torch.inference_mode(), runtime.memory_guard(), passing(Pass(parts, to)):
             answer = self.model(
-                input_ids=row[None], attention_mask=torch.ones_like(row[None]), position_ids=at[None],
-                past_key_values=self._cache, use_cache=True, **keep,
+                **self._new(chosen), attention_mask=torch.ones_like(to)[None], past_key_values=self._cache,
+                use_cache=True, **keep,
             )  # fmt: skip
             logits: torch.Tensor = answer.logits[0]
             return logits if self._keeps else logits[kept]
+
+    def _new(self, chosen: Sequence[tuple[Text, int]]) -> dict[str, torch.Tensor]:
+        """The tokens that texts take part with, and their positions, as the model takes them."""
+        ids = [id_ for text, count in chosen for id_ in text.ids[text.read : text.read + count]]
+        positions = [place for text, count in chosen for place in range(text.read, text.read + count)]
+        return {"input_ids": self._numbers(ids)[None], "position_ids": self._numbers(positions)[None]}
+
+    def _numbers(self, told: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(told, dtype=torch.long, device=self.model.device)
 
     def _drawn(self, texts: Sequence[Text], logits: torch.Tensor) -> list[Token | Exception]:
         """The next token of each, or why there is none: what one asks for fails nobody else."""

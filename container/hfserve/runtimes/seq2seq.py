@@ -25,7 +25,7 @@ class Seq2SeqEngine(Engine):
         super().__init__(model, most_tokens=most_tokens, most_texts=most_texts)
         self._both = _both(self._cache)
 
-    def _sample(self, prompt: Sequence[int], steps: int) -> Wanted:
+    def _sample(self, prompt: Any, steps: int) -> Wanted:
         return Wanted([beginning(self.model)], steps, source=prompt)
 
     def _chosen(self) -> list[tuple[Text, int]]:
@@ -46,14 +46,11 @@ class Seq2SeqEngine(Engine):
         texts = [text for text, _ in chosen]
         new = [text for text in texts if not text.read]
         parts = [_part(text, i) for i, text in enumerate(texts)]
-        row, places, before, read = (
-            torch.tensor(each, dtype=torch.long, device=self.model.device)
-            for each in (
-                [text.ids[-1] for text in texts],
-                [part.places.stop - 1 for part in parts],
-                [text.read - i for i, text in enumerate(texts)],  # a decoder adds the token's number in the row
-                [place for text in new for place in range(text.start, text.start + len(text.wanted.source))],
-            )
+        row = self._numbers([text.ids[-1] for text in texts])
+        places = self._numbers([part.places.stop - 1 for part in parts])
+        before = self._numbers([text.read - i for i, text in enumerate(texts)])  # a decoder adds the number in the row
+        read = self._numbers(
+            [place for text in new for place in range(text.start, text.start + len(text.wanted.source))]
         )
         with torch.inference_mode(), runtime.memory_guard():
             states = self._states([text.wanted.source for text in new])

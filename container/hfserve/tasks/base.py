@@ -66,5 +66,8 @@ class Events(Protocol):
 class Telling(Protocol):
     """A task that can tell its texts while they are made: its items hand pieces to their feed."""
 
+    def told(self, item: Item) -> Item:
+        """The item as it runs when it is told; raises InvalidInput for one that cannot be told."""
+
     def events(self, item: Item) -> Events:
-        """What tells an item's pieces; raises InvalidInput for one that cannot be told."""
+        """What tells the pieces of such an item."""

@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from hfserve.runtimes import generation as side_by_side
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes import tuning
 from hfserve.runtimes.generation import EOS, LENGTH, STOP, Engine, Token, Wanted, rowwise
-from hfserve.runtimes.tokenizing import load_tokenizer
+from hfserve.runtimes.tokenizing import UNLIMITED
 from hfserve.settings import Options
 from hfserve.tasks.steps import Ended, Piece, unfit
 
@@ -56,6 +55,9 @@ GREEDY = "greedy"
 MOST_KNOWN = 256
 """Sets of processors that are kept for the next request that asks for the same."""
 
+STRETCHED = frozenset({"dynamic", "linear"})
+"""Position embeddings whose model takes more than its configuration says, by their factor."""
+POSITIONS = ("max_position_embeddings", "max_seq_len")
 
 _numbers = threading.Lock()
 """Held by whoever draws from torch's random numbers, which the whole process shares."""
@@ -64,8 +66,8 @@ _numbers = threading.Lock()
 class Words:
     """The model's tokenizer, fast or slow, for one thread at a time: it changes with every length."""
 
-    def __init__(self, model_dir: Path, options: Options) -> None:
-        self.tokenizer = load_tokenizer(model_dir, options)
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
         self.turn = threading.Lock()
         self.pad: int | None = self.tokenizer.pad_token_id
 
@@ -89,6 +91,19 @@ class Words:
             return _ends(text, before, stops)
 
         return stopped
+
+
+def ropes(config: Any) -> list[dict[str, Any]]:
+    """The rotary position embeddings of a model: one, or one for each kind of layer."""
+    told = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    return [each for each in (told, *told.values()) if isinstance(each, dict) and "rope_type" in each]
+
+
+def positions(config: Any) -> int:
+    """The most tokens that the model has positions for."""
+    told = [getattr(config.get_text_config(decoder=True), name, None) for name in POSITIONS]
+    factors = [each.get("factor") or 1.0 for each in ropes(config) if each["rope_type"] in STRETCHED]
+    return next((int(count * max(factors, default=1.0)) for count in told if count and count > 0), UNLIMITED)
 
 
 def strings(told: str | Sequence[str] | None) -> Sequence[str]:
@@ -137,7 +152,7 @@ def is_stepwise(model: Any, generation: Mapping[str, Any]) -> bool:
 
 
 def engines(
-    model: Any, options: Options, positions: int, rows: list[list[int]], *,
+    model: Any, options: Options, positions: int, rows: Sequence[Any], *,
     make: Callable[..., list[Engine]], alone: Callable[[list[torch.Tensor]], list[torch.Tensor]],
 ) -> list[Engine]:  # fmt: skip
     """What makes many texts side by side, if it says what the model says by itself: one for each lane.
@@ -157,7 +172,7 @@ def engines(
         return []
     if options.runtime == "auto":
         first = made[0]
-        crowd = rows[:1] * (side_by_side.TRIED if first.tokens >= side_by_side.TRIED * positions else 1)
+        crowd = [rows[0]] * (side_by_side.TRIED if first.tokens >= side_by_side.TRIED * positions else 1)
         tuning.quicken(model, lambda: first.logits(rows), lambda: first.logits(crowd, steps=3))
     return made
 
@@ -245,12 +260,14 @@ class Processors:
     def wanted(
         self, generation: Mapping[str, Any], prompt: Sequence[int], seed: int | None, *, source: Sequence[int] = (),
         stops: Callable[[Sequence[int]], bool] | None = None, logprobs: int | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> list[Wanted]:  # fmt: skip
         """What is asked of an engine, for each text of a prompt; raises InvalidInput."""
         processors, key = self.of(generation, prompt, source)
         one = Wanted(
             prompt, generation["max_new_tokens"], ends_of(self._model, generation), processors, key,
             sample=samples(self._model, generation), stops=stops, logprobs=logprobs, source=source,
+            given=given or {},
         )  # fmt: skip
         count = texts_of(self._model, generation)
         return [replace(one, seed=None if seed is None else seed + i) for i in range(count)]

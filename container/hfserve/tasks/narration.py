@@ -51,8 +51,10 @@ class Events:
 
     def __init__(
         self, decode: Decode, special: frozenset[int], *, shown: Callable[[str], Any], text_of: Callable[[int], str],
+        context: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self._narrator = Narrator(decode)
+        self._narrator.follow(context)
         self._special = special
         self._shown = shown
         self._text_of = text_of
@@ -85,4 +87,17 @@ def details(ended: Ended) -> dict[str, Any]:
     return {
         "finish_reason": ended.finish, "generated_tokens": ended.tokens, "input_length": ended.prompt,
         "seed": ended.seed, "seconds_to_first_token": round(ended.first_s, 6), "seconds": round(ended.total_s, 6),
+    }  # fmt: skip
+
+
+def detailed(events: Events, ended: Ended, tokens: Sequence[Token], *, brief: bool) -> dict[str, Any]:
+    """How a text ended, with each of its tokens unless it is to be brief."""
+    if brief:
+        return details(ended)
+    *before, last = tokens
+    shown = [events.of(piece) for piece in [*map(Piece, before), Piece(last, ended)]]
+    top = [each.get("top_tokens", []) for each in shown]
+    return {
+        **details(ended), "prefill": [], "tokens": [each["token"] for each in shown],
+        **({"top_tokens": top} if any(top) else {}),
     }  # fmt: skip

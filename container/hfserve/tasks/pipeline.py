@@ -5,12 +5,12 @@ sound or a film for a URL to fetch or a file to open, and we do neither. Media c
 URL. In answers, pictures (masks, depth) are PNG in base64 and sounds are WAV in base64, as the Hub's API gives them.
 """
 
+import contextlib
 import copy
 import importlib.util
 import inspect
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,12 @@ from hfserve.tasks.answers import jsonable
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import parse
 from hfserve.tasks.media import openable
-from hfserve.tasks.narration import Events
+from hfserve.tasks.processors import without_films
 from hfserve.tasks.requests import FORMS, Loaded, fields, object_in, parts
 
 LONGEST_MESSAGE = 300
 MISFIT = re.compile("size of (the )?tensor|out of bounds|must be non-negative|shape|Kernel size|index out of range")
 """What torch and numpy say of tensors that do not fit together."""
-CONTEXT = 4
-"""Tokens of a prompt that its text is read with: these pipelines read both together, and cut off what was sent."""
 NEEDS = {"table-question-answering": "pandas", "video-classification": "av"}
 """Packages that a task's pipeline imports, some of them only when a request is there."""
 
@@ -51,12 +49,13 @@ def build(task_name: str, model_dir: Path, options: Options) -> Any:
         raise LoadError(f"{task_name} needs the package {package}, which is not installed")
     make: Any = pipeline
     try:
-        pipe = make(
-            task_name, model=str(model_dir), device=options.device,
-            trust_remote_code=options.trust_remote_code,
-            dtype=dtype,
-            model_kwargs={"use_safetensors": not pickled, "weights_only": True},
-        )  # fmt: skip
+        with without_films():
+            pipe = make(
+                task_name, model=str(model_dir), device=options.device,
+                trust_remote_code=options.trust_remote_code,
+                dtype=dtype,
+                model_kwargs={"use_safetensors": not pickled, "weights_only": True},
+            )  # fmt: skip
     except Exception as error:
         raise LoadError(f"the {task_name} model did not load: {_reason(error)}") from error
     if pipe.tokenizer is not None:
@@ -79,6 +78,8 @@ class PipelineRunner:
     """A task run by transformers' pipeline; each request is one item, and no two share a pass."""
 
     concurrent = False
+    ours = frozenset({"seed"})
+    """Parameters that are not for the pipeline."""
 
     def __init__(self, task: Task, model_dir: Path, options: Options, *, pipe: Any = None) -> None:
         self.task = task
@@ -87,9 +88,9 @@ class PipelineRunner:
         self._form = FORMS[task.name]
         self._names = _names(self.pipe) | self._form.more
         self._generation = _generation(self.pipe)
-        usual = getattr(self.pipe, "generation_config", None)
-        if usual and usual.max_new_tokens:
-            usual.max_new_tokens = min(usual.max_new_tokens, options.max_new_tokens)
+        usual = getattr(self.pipe, "_generation_defaults", {})
+        if "max_new_tokens" in usual:
+            usual["max_new_tokens"] = min(usual["max_new_tokens"], options.max_new_tokens)
 
     def items(self, data: Any) -> list[Item]:
         """The whole request as one item."""
@@ -115,29 +116,39 @@ class PipelineRunner:
         return {}
 
     def _outcome(self, item: Item) -> Outcome:
-        from transformers.pipelines.base import PipelineException
-
         inputs, parameters = item.data
         try:
-            with runtime.memory_guard():
+            with self._refusing(inputs, parameters), runtime.memory_guard():
                 return jsonable(self._answer(inputs, parameters, self._told(item)))
         except ServeError as error:
             return error
+
+    @contextlib.contextmanager
+    def _refusing(self, inputs: Any, parameters: Mapping[str, Any]) -> Iterator[None]:
+        """Say of what a pipeline raises whether the request is to blame; raises InvalidInput where it is."""
+        from transformers.pipelines.base import PipelineException
+
+        try:
+            yield
+        except ServeError:
+            raise
         except (ValueError, TypeError, PipelineException) as error:
-            return _refusal(_first_line(error), error)
+            raise InvalidInput(_first_line(error)) from error
         except (StopIteration, ArithmeticError) as error:
             if not parameters:
                 raise
-            return _refusal(f"the parameters do not go together: they end in a {type(error).__name__}", error)
+            told = f"the parameters do not go together: they end in a {type(error).__name__}"
+            raise InvalidInput(told) from error
         except (IndexError, RuntimeError) as error:
             if self._form.misfit and MISFIT.search(str(error)):
-                return _refusal(self._form.misfit, error)
+                raise InvalidInput(self._form.misfit) from error
             if not _too_long(inputs, self.pipe):
                 raise
-            return _refusal(f"the input is longer than the {_limit(self.pipe)} tokens that the model takes", error)
+            longest = _limit(self.pipe)
+            raise InvalidInput(f"the input is longer than the {longest} tokens that the model takes") from error
 
     def _answer(self, inputs: Any, parameters: Mapping[str, Any], told: Mapping[str, Any]) -> Any:
-        chosen = {name: value for name, value in parameters.items() if name not in OURS}
+        chosen = {name: value for name, value in parameters.items() if name not in self.ours}
         with shared.seeded(self.pipe.device, parameters.get("seed")):
             return self._answers(inputs, chosen, told)
 
@@ -157,7 +168,7 @@ class PipelineRunner:
         flat = {**given, **object_in(given, "generate_kwargs")}
         flat.pop("generate_kwargs", None)
         parameters = parse(self.task.schema.parameters, flat, self._loaded.options).model_dump(exclude_unset=True)
-        if refused := parameters.keys() - self._names - self._generation - OURS:
+        if refused := parameters.keys() - self._names - self._generation - self.ours:
             raise InvalidInput(f"parameters.{min(refused)}: this model has no use for it; leave it out")
         if self._form.cut and "truncation" not in parameters:
             parameters[self._form.cut] = {"truncation": True, **parameters.get(self._form.cut, {})}
@@ -169,39 +180,9 @@ class PipelineRunner:
         if "forward_params" in takes:
             parameters["forward_params"] = {n: _tensor(parameters.pop(n)) for n in self._form.more & parameters.keys()}
         if "generate_kwargs" in takes and takes["generate_kwargs"].kind is not inspect.Parameter.VAR_KEYWORD:
-            others = sorted(parameters.keys() - self._names - OURS - {"forward_params"})
+            others = sorted(parameters.keys() - self._names - self.ours - {"forward_params"})
             parameters["generate_kwargs"] = {name: parameters.pop(name) for name in others}
         return parameters
-
-
-class TellingPipelineRunner(PipelineRunner):
-    """A pipeline that writes, and can tell its text while it does."""
-
-    def items(self, data: Any) -> list[Item]:
-        """The whole request as one item, with what says when its text ends."""
-        (item,) = super().items(data)
-        _, parameters = item.data
-        asked = {**parameters, **parameters.get("generate_kwargs", {})}
-        most = asked.get("max_new_tokens", self.pipe.model.generation_config.max_new_tokens)
-        told = {"generate": {**asked, "max_new_tokens": most}, "seed": parameters.get("seed")}
-        return [replace(item, parameters=told)]
-
-    def events(self, item: Item) -> Events:
-        """An item's tokens as events."""
-        if isinstance(item.data[0], list):
-            raise InvalidInput("a stream is of one input; send one")
-        asked = item.parameters["generate"]
-        shared.check_told(beams=asked.get("num_beams"), texts=asked.get("num_return_sequences"))
-        tokenizer = self.pipe.tokenizer or self.pipe.processor.tokenizer
-        skip = asked.get("skip_special_tokens") is not False
-        return Events(
-            lambda ids: str(tokenizer.decode(ids, skip_special_tokens=skip)), frozenset(tokenizer.all_special_ids),
-            shown=lambda text: text, text_of=lambda token: str(tokenizer.decode([token])),
-        )  # fmt: skip
-
-    def _told(self, item: Item) -> Mapping[str, Any]:
-        ends = shared.ids_of(self.pipe.model.generation_config.eos_token_id)
-        return shared.telling(item, ends, context=CONTEXT) | shared.stopping([item])
 
 
 # Parameters
@@ -213,8 +194,6 @@ CLOSED = frozenset({
     "output_attentions", "output_hidden_states", "output_logits", "output_scores", "stop_strings",
 })  # fmt: skip
 """What the pipelines take and a client may not say: files, addresses and commands, or forms that break the answer."""
-OURS = frozenset({"seed"})
-"""Parameters that are not for the pipeline."""
 
 
 def _names(pipe: Any) -> frozenset[str]:
@@ -269,9 +248,3 @@ def _too_long(inputs: Any, pipe: Any) -> bool:
 
 def _limit(pipe: Any) -> Any:
     return getattr(pipe.model.config, "max_position_embeddings", None)
-
-
-def _refusal(message: str, cause: Exception) -> InvalidInput:
-    refusal = InvalidInput(message)
-    refusal.__cause__ = cause
-    return refusal

@@ -16,7 +16,7 @@ from hfserve.messages import Item, Outcome
 from hfserve.runtimes import seq2seq
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.generation import Engine, Text, Wanted
-from hfserve.runtimes.tokenizing import SAMPLES, UNLIMITED
+from hfserve.runtimes.tokenizing import SAMPLES, UNLIMITED, load_tokenizer
 from hfserve.settings import Options
 from hfserve.tasks import generation as shared
 from hfserve.tasks.base import Task
@@ -88,15 +88,19 @@ class Text2Text:
             return results[0]
         return [each[0] for each in results] if all(len(each) == 1 for each in results) else list(results)
 
+    def told(self, item: Item) -> Item:
+        """The item; a search with beams that nobody asked for gives way to the likeliest token."""
+        asked = item.parameters
+        shared.check_told(beams=asked["beams"], texts=asked["generate"].get("num_return_sequences"))
+        if item.stepwise:
+            return item
+        parameters = {**asked, "generate": {**asked["generate"], "num_beams": 1}}
+        parameters["wanted"] = self._wanted(item.data["input_ids"], parameters)
+        return replace(item, parameters=parameters, stepwise=bool(parameters["wanted"]))
+
     def events(self, item: Item) -> Events:
-        """An item's tokens as events; a search with beams that nobody asked for gives way to the likeliest token."""
-        told, clean = item.parameters, item.parameters["clean_up_tokenization_spaces"]
-        shared.check_told(beams=told["beams"], texts=told["generate"].get("num_return_sequences"))
-        if not item.stepwise:
-            told["generate"]["num_beams"] = 1
-            wanted = self._wanted(item.data["input_ids"], told)
-            told["wanted"].extend(wanted)
-            object.__setattr__(item, "stepwise", bool(wanted))  # that it is told is known only now
+        """An item's tokens as events."""
+        clean = item.parameters["clean_up_tokenization_spaces"]
 
         def decode(ids: Sequence[int]) -> str:
             return self._words.decode([ids], clean)[0]
@@ -225,7 +229,7 @@ class _Words(shared.Words):
     """The words of many languages, if the model has such."""
 
     def __init__(self, model_dir: Path, positions: int | None, options: Options) -> None:
-        super().__init__(model_dir, options)
+        super().__init__(load_tokenizer(model_dir, options))
         self.limit = min(self.tokenizer.model_max_length, positions or MOST_TOKENS)
         self.positions = positions
         self.many_languages = hasattr(self.tokenizer, "_build_translation_inputs")

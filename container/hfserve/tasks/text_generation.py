@@ -16,16 +16,16 @@ from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import generation
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.tokenizing import SAMPLES, UNLIMITED
+from hfserve.runtimes.tokenizing import SAMPLES, load_tokenizer
 from hfserve.settings import Options
 from hfserve.tasks import generation as shared
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import cuts, kind, parse, string, too_long
-from hfserve.tasks.narration import Events, details
+from hfserve.tasks.narration import Events, detailed
 from hfserve.tasks.requests import Form, fields, parts
 from hfserve.tasks.schemas.generation import Generation
 from hfserve.tasks.schemas.generation import TextGeneration as Parameters
-from hfserve.tasks.steps import Ended, Piece, Steps, told
+from hfserve.tasks.steps import Ended, Steps, told
 
 USUAL = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}
 """The pipeline's defaults, for what neither the request nor the model's files say."""
@@ -40,9 +40,6 @@ NEUTRAL = {
 """Parameters that look at the prompt's tokens, padding too, unless they have these values."""
 GROWING = frozenset({"dynamic", "longrope"})
 """Position embeddings that change for all of a batch, and after it, with the longest text."""
-STRETCHED = frozenset({"dynamic", "linear"})
-"""Position embeddings whose model takes more than its configuration says, by their factor."""
-POSITIONS = ("max_position_embeddings", "max_seq_len")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +59,10 @@ class TextGeneration:
         self.task = task
         self._options = options
         self._model = _load(model_dir, options)
-        self._words = shared.Words(model_dir, options)
+        self._words = shared.Words(load_tokenizer(model_dir, options))
         self._known = _known(self._model.generation_config)
         self._pad = _filler(self._model.generation_config, self._words)
-        self._limit = _positions(self._model.config)
+        self._limit = shared.positions(self._model.config)
         self._prefix = _prefix(self._model)
         self._answers_parsed = bool(getattr(self._words.tokenizer, "response_template", None))
         self._alone = self._answers_parsed or not self._keeps_company()
@@ -224,14 +221,14 @@ class TextGeneration:
 
     # Token by token
 
-    def events(self, item: Item) -> Events:
-        """An item's tokens as events."""
+    def told(self, item: Item) -> Item:
+        """The item, if it can be told."""
         settled = item.parameters["generate"]
         beams = shared.setting(self._model, settled, "num_beams", 1)
         shared.check_told(beams=beams, texts=shared.texts_of(self._model, settled))
-        return self._events(item)
+        return item
 
-    def _events(self, item: Item) -> Events:
+    def events(self, item: Item) -> Events:
         """The tokens of one of an item's texts as events."""
         chosen, given = item.parameters["chosen"], item.data.given
         skip = chosen.skip_special_tokens is not False and not self._answers_parsed
@@ -273,21 +270,11 @@ class TextGeneration:
         """The records with how each text ended, and its tokens, where that was asked for."""
         if not item.parameters["chosen"].details:
             return records
-        return [{**record, "details": self._details(item, *each)} for record, each in zip(records, made, strict=True)]
-
-    def _details(self, item: Item, ended: Ended, tokens: Sequence[generation.Token]) -> dict[str, Any]:
-        """How a text ended, with each of its tokens where they were asked for."""
-        if item.parameters["chosen"].details == "brief":
-            return details(ended)
-        events = self._events(item)
-        *before, last = tokens
-        pieces = [*map(Piece, before), Piece(last, ended)]
-        shown = [events.of(piece) for piece in pieces]
-        top = [each.get("top_tokens", []) for each in shown]
-        return {
-            **details(ended), "prefill": [], "tokens": [each["token"] for each in shown],
-            **({"top_tokens": top} if any(top) else {}),
-        }  # fmt: skip
+        brief = item.parameters["chosen"].details == "brief"
+        return [
+            {**record, "details": detailed(self.events(item), *each, brief=brief)}
+            for record, each in zip(records, made, strict=True)
+        ]
 
     def _text_of(self, token: int) -> str:
         return self._words.decode([[token]], False, skip_special=False)[0]
@@ -326,7 +313,7 @@ class TextGeneration:
     def _keeps_company(self) -> bool:
         """Whether prompts of unequal lengths get the same logits together as apart, and finished rows end unseen."""
         config = self._model.config
-        if config.model_type in shared.ALONE or GROWING & {each["rope_type"] for each in _ropes(config)}:
+        if config.model_type in shared.ALONE or GROWING & {each["rope_type"] for each in shared.ropes(config)}:
             return False
         if self._pad not in self._words.tokenizer.all_special_ids:
             return False
@@ -512,19 +499,6 @@ def _known(generation: Any) -> dict[str, Any]:
     return known
 
 
-def _ropes(config: Any) -> list[dict[str, Any]]:
-    """The rotary position embeddings of a model: one, or one for each kind of layer."""
-    told = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    return [each for each in (told, *told.values()) if isinstance(each, dict) and "rope_type" in each]
-
-
-def _positions(config: Any) -> int:
-    """The most tokens that the model has positions for."""
-    told = [getattr(config.get_text_config(decoder=True), name, None) for name in POSITIONS]
-    factors = [each.get("factor") or 1.0 for each in _ropes(config) if each["rope_type"] in STRETCHED]
-    return next((int(count * max(factors, default=1.0)) for count in told if count and count > 0), UNLIMITED)
-
-
 def _prefix(model: Any) -> str:
     """What the pipeline puts before each prompt."""
     from transformers import TextGenerationPipeline
@@ -536,7 +510,7 @@ def _prefix(model: Any) -> str:
 
 def _is_concurrent(model: Any) -> bool:
     """Whether two threads may generate: some position embeddings, caches and experts change while one does."""
-    if GROWING & {each["rope_type"] for each in _ropes(model.config)} or model.config.model_type in shared.ALONE:
+    if GROWING & {each["rope_type"] for each in shared.ropes(model.config)} or model.config.model_type in shared.ALONE:
         return False
     if model.generation_config.cache_implementation:
         return False

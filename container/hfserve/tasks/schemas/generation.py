@@ -15,6 +15,13 @@ Tokens = Annotated[int | None, AtMost("max_new_tokens")]
 Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None
 Ids = Annotated[list[int], Field(min_length=1, max_length=256)]
+Details = bool | Literal["brief"] | None
+Top = Annotated[int, Field(ge=0, le=MOST_TOP)] | None
+_DETAILS = (
+    "Say how the text ended, and of each token its id and the logarithm of its probability; "
+    "`brief` leaves the tokens out."
+)
+_TOP = "With details: so many likeliest tokens too."
 
 
 class Generation(Parameters):
@@ -191,12 +198,8 @@ class TextGeneration(Generation):
     tools: list[dict[str, Any]] | None = Field(None, description="Functions that a chat's model may call.")
     documents: list[dict[str, Any]] | None = Field(None, description="Texts that a chat's model may use.")
     tokenizer_encode_kwargs: Encoding | None = Field(None, description="How the prompt is encoded.")
-    details: bool | Literal["brief"] | None = Field(
-        None,
-        description="Say how the text ended, and of each token its id and the logarithm of its probability; "
-        "`brief` leaves the tokens out.",
-    )
-    top_n_tokens: int | None = Field(None, ge=0, le=MOST_TOP, description="With details: so many likeliest tokens too.")
+    details: Details = Field(None, description=_DETAILS)
+    top_n_tokens: Top = Field(None, description=_TOP)
     decoder_input_details: Literal[False] | None = Field(None, description="False: this server gives the text alone.")
     watermark: Literal[False] | None = Field(None, description="False: this server marks no text.")
 
@@ -259,6 +262,9 @@ class ImageTextToText(Generation):
         None, description="Give what was sent with the text; false gives the text alone."
     )
     stop_sequence: Stops = Field(None, description="Strings that end the text, which keeps the one that ended it.")
+    stop: Stops = Field(None, description="The same as stop_sequence.")
+    details: Details = Field(None, description=_DETAILS)
+    top_n_tokens: Top = Field(None, description=_TOP)
     skip_special_tokens: bool | None = Field(None, description="Leave special tokens out of the text; true by default.")
     continue_final_message: bool | None = Field(
         None, description="Go on with a chat's last message; left out: where it is the assistant's."

@@ -1,0 +1,178 @@
+"""The engine for models that write of pictures and sounds: LLaVA, Qwen2-VL, Idefics, PaliGemma and more.
+
+What such a model makes of a prompt, words and pictures alike, reaches the language model within it as one row of
+vectors. A newcomer's are caught there, on its first pass, and read piece by piece like the tokens of any other prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from hfserve.runtimes import generation
+from hfserve.runtimes import torch as runtime
+from hfserve.runtimes.generation import Engine, Text, Wanted
+from hfserve.settings import Options
+
+MARKS, LAYERS = "visual_pos_masks", "deepstack_visual_embeds"
+"""Qwen3-VL's names for which tokens are a picture's, and for what its first layers add to them."""
+
+KNOWN = frozenset(
+    ["attention_mask", "cache_position", "input_ids", "inputs_embeds", "position_ids", "use_cache", MARKS, LAYERS]
+)
+"""What a language model may be given by the model around it; of anything else we do not know whose tokens it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A prompt as the language model gets it: `states` (tokens, width), `positions` (axes, tokens).
+
+    `marks` (tokens) says which are a picture's, and `layers` (such tokens, width) what is added to them layer by layer.
+    """
+
+    states: torch.Tensor
+    positions: torch.Tensor
+    marks: torch.Tensor
+    layers: Sequence[torch.Tensor] = ()
+
+    @property
+    def next(self) -> int:
+        """The position of what follows: a picture takes fewer than it has tokens, where they have several axes."""
+        return int(self.positions.max()) + 1
+
+    def added(self, first: int, end: int) -> Sequence[torch.Tensor]:
+        """What is added to those tokens from `first` to `end` that are a picture's."""
+        before, within = int(self.marks[:first].sum()), int(self.marks[first:end].sum())
+        return [each[before : before + within] for each in self.layers]
+
+
+class _Caught(BaseException):
+    """What the language model was given; it goes no further."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__("caught")
+        self.given = given
+
+
+_looking: ContextVar[bool] = ContextVar("looking", default=False)
+_more: ContextVar[Mapping[str, Any]] = ContextVar("more", default={})  # noqa: B039 - nobody writes into it
+
+
+class MultimodalEngine(Engine):
+    """A language model with its pool, and what looks at pictures for it; one newcomer is looked at in a step."""
+
+    def step(self) -> list[Text]:
+        """One pass; the texts that have a new token, or whose pictures the model could not read."""
+        failed = []
+        new = next((text for text in self.running if not text.seen), None)
+        if new:
+            try:
+                new.seen = self._look(new.wanted)
+            except Exception as error:
+                if runtime.broken(error):
+                    raise
+                new.failure = error
+                self.stop(new)
+                failed.append(new)
+        return [*failed, *super().step()]
+
+    def _sample(self, prompt: Any, steps: int) -> Wanted:
+        given = prompt if isinstance(prompt, Mapping) else {"input_ids": torch.tensor([prompt])}
+        return Wanted(given["input_ids"][0].tolist(), steps, given=given)
+
+    def _chosen(self) -> list[tuple[Text, int]]:
+        return [(text, count) for text, count in super()._chosen() if text.seen]
+
+    def _forward(self, chosen: Sequence[tuple[Text, int]]) -> torch.Tensor:
+        for text, _ in chosen:
+            text.seen = text.seen or self._look(text.wanted)
+        token = _more.set(_added(chosen))
+        try:
+            return super()._forward(chosen)
+        finally:
+            _more.reset(token)
+
+    def _new(self, chosen: Sequence[tuple[Text, int]]) -> dict[str, torch.Tensor]:
+        """The vectors of prompts and of the tokens that were drawn, and their positions."""
+        spans = [(text, text.read, text.read + count, len(text.wanted.prompt)) for text, count in chosen]
+        drawn = [id_ for text, first, end, prompt in spans for id_ in text.ids[max(first, prompt) : end]]
+        said = iter(self.model.get_input_embeddings()(self._numbers(drawn)).split(1))
+        states, positions = [], []
+        for text, first, end, prompt in spans:
+            states += [text.seen.states[first:end], *(next(said) for _ in range(max(first, prompt), end))]
+            after = self._numbers([text.seen.next + i - prompt for i in range(max(first, prompt), end)])
+            known = text.seen.positions[:, first:end]
+            positions.append(torch.cat([known, after.expand(len(known), -1)], dim=1))
+        axes = max(map(len, positions))
+        at = torch.cat([each.expand(axes, -1) for each in positions], dim=1)
+        return {"inputs_embeds": torch.cat(states)[None], "position_ids": at[:, None] if axes > 1 else at}
+
+    def _look(self, wanted: Wanted) -> Seen:
+        """What stands for a prompt in the language model; raises NotImplementedError where that is not all of it."""
+        place = self.model.device
+        given = {name: each.to(place) if hasattr(each, "to") else each for name, each in wanted.given.items()}
+        token = _looking.set(True)
+        try:
+            with torch.inference_mode(), runtime.memory_guard():
+                self.model(**given, use_cache=False)
+        except _Caught as caught:
+            told = {name: each for name, each in caught.given.items() if each is not None and each is not False}
+        else:
+            raise NotImplementedError("the model has no language model within it")
+        finally:
+            _looking.reset(token)
+        states, positions = told.get("inputs_embeds"), told.get("position_ids")
+        if states is None or states.shape[:2] != (1, len(wanted.prompt)) or told.keys() - KNOWN:
+            raise NotImplementedError("the language model reads more of a picture than its tokens")
+        count = len(wanted.prompt)
+        if positions is None:
+            positions = torch.arange(count, device=place)[None]
+        marks = told.get(MARKS, torch.zeros(count, dtype=torch.bool, device=place))
+        return Seen(states[0], positions.reshape(-1, count), marks.reshape(count), told.get(LAYERS, ()))
+
+
+def engines(model: Any, options: Options, *, positions: int) -> list[Engine]:
+    """As `generation.engines`, for a model with a language model within it."""
+    language_model = model.get_decoder()
+    if language_model in (model, model.base_model):
+        raise NotImplementedError("the model has no language model within it")
+    hook = language_model.register_forward_pre_hook(_met, with_kwargs=True)
+    try:
+        return generation.engines(model, options, positions=positions, kind=MultimodalEngine)
+    except BaseException:
+        hook.remove()
+        raise
+
+
+def alone(model: Any, prompts: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
+    """What `generate()` finds after each prompt by itself and after its likeliest token: (steps, vocabulary)."""
+    found = []
+    for prompt in prompts:
+        given = {name: each.to(model.device) if hasattr(each, "to") else each for name, each in prompt.items()}
+        with torch.inference_mode(), runtime.memory_guard():
+            answer = model.generate(
+                **given, max_new_tokens=2, do_sample=False, num_beams=1, output_logits=True,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+        found.append(torch.stack(answer.logits, 1)[0].float().cpu())
+    return found
+
+
+def _added(chosen: Sequence[tuple[Text, int]]) -> Mapping[str, Any]:
+    """What the language model is given beside the vectors of a row, where it has pictures in it."""
+    spans = [(text.seen, text.read, text.read + count) for text, count in chosen]
+    layers = [seen.added(first, end) for seen, first, end in spans if seen.layers]
+    if not any(len(each[0]) for each in layers):
+        return {}
+    marks = [F.pad(seen.marks, (0, max(end - len(seen.marks), 0)))[first:end] for seen, first, end in spans]
+    return {MARKS: torch.cat(marks)[None], LAYERS: [torch.cat(each) for each in zip(*layers, strict=True)]}
+
+
+def _met(module: Any, arguments: Any, given: Mapping[str, Any]) -> Any:
+    """Before the language model runs: catch what it is given, or add to it."""
+    if _looking.get():
+        raise _Caught(given)
+    return (arguments, {**given, **more}) if (more := _more.get()) else None
