@@ -3,6 +3,8 @@
 # BENCH="--rounds 1" are options of bench/run.py, SOAK="--requests 5000" of bench/soak.py.
 
 PYTHON ?= python3
+LANES := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+BESIDE := not alone and not sagemaker3
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -16,8 +18,8 @@ setup: $(VENV)/.installed
 
 test: setup $(VENV)/.dev
 	@sh tests/browser.sh
-	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/contract
-	HF_HUB_OFFLINE=1 $(BIN)/pytest --ignore tests/contract --ignore tests/unit/test_openvino.py
+	HF_HUB_OFFLINE=1 $(BIN)/pytest $(LANES) --ignore tests/unit/test_openvino.py -m "$(BESIDE)"
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --ignore tests/unit/test_openvino.py -m alone
 	@# In a process of its own: one that has had many of OpenVINO's networks may not survive starting children.
 	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/unit/test_openvino.py
 

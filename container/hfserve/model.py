@@ -230,7 +230,10 @@ class TaskModel:
     def openapi(self) -> dict[str, Any]:
         """The task's types, and its example with the answer."""
         options = self._settings.options("cpu")
-        return openapi.document(self._runner.task, options, model=self._settings.model_name, answer=self._answered)
+        return openapi.document(
+            self._runner.task, options, model=self._settings.model_name, answer=self._answered,
+            openai=openai.bodies(self._runner),
+        )  # fmt: skip
 
     def _example_failed(self, error: BaseException) -> None:
         """A native task answers its example; some models of other tasks want more than an example can know."""

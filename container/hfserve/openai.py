@@ -9,9 +9,9 @@ import json
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from hfserve.errors import InvalidInput, NotFound
 from hfserve.messages import Item, Outcome
@@ -34,7 +34,9 @@ MOST = 64
 """Answers to one request."""
 
 
-class _Options(BaseModel):
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
     model_config = ConfigDict(extra="forbid")
 
     include_usage: bool | None = None
@@ -59,16 +61,16 @@ class _Writing(_Body):
     """What chats and completions take."""
 
     stream: bool | None = None
-    stream_options: _Options | None = None
+    stream_options: StreamOptions | None = None
     n: int | None = Field(None, ge=1, le=MOST)
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     stop: str | list[str] | None = None
     seed: int | None = Field(None, ge=0)
-    frequency_penalty: float | None = Field(None, ge=0, le=0)
-    presence_penalty: float | None = Field(None, ge=0, le=0)
-    logit_bias: dict[str, float] | None = Field(None, max_length=0)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[NonNegativeInt, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=300)
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
@@ -80,9 +82,14 @@ class _Writing(_Body):
         drawn = {} if self.temperature is None else {"do_sample": self.temperature > 0}
         warm = {"temperature": self.temperature} if self.temperature else {}
         through = self.model_dump(
-            include={"top_p", "stop", "seed", "top_k", "min_p", "repetition_penalty", "skip_special_tokens"},
+            include={
+                "top_p", "stop", "seed", "top_k", "min_p", "repetition_penalty", "skip_special_tokens",
+                "frequency_penalty", "presence_penalty",
+            },
             exclude_none=True,
-        )
+        )  # fmt: skip
+        if self.logit_bias:
+            through["sequence_bias"] = [[[token], float(bias)] for token, bias in self.logit_bias.items()]
         least = {"min_new_tokens": self.min_tokens} if self.min_tokens else {}
         return {"return_full_text": False, "details": "brief", **drawn, **warm, **through, **least}
 
@@ -141,6 +148,15 @@ class Answering:
     def last(self) -> list[dict[str, Any]]:
         """The chunks after all choices have ended."""
         return []
+
+
+def bodies(runner: Any) -> dict[str, type[BaseModel]]:
+    """The addresses of OpenAI's that a task has, each with what it takes."""
+    if runner.task.name == "feature-extraction":
+        return {EMBEDDINGS: _Embedding}
+    if not isinstance(runner, Chatting):
+        return {}
+    return {**({CHATS: _Chat} if runner.chats else {}), COMPLETIONS: _Completion}
 
 
 def read(path: str, data: Any, runner: Any, name: str, request_id: str) -> Answering | None:

@@ -17,8 +17,14 @@ UNANSWERED: Any = object()
 """In the place of an answer: there is none."""
 
 
-def document(task: Task, options: Options, *, model: str = "", answer: Any = UNANSWERED) -> dict[str, Any]:
-    """The whole document; `answer` is what the loaded model said to the task's example."""
+def document(
+    task: Task, options: Options, *, model: str = "", answer: Any = UNANSWERED,
+    openai: Mapping[str, type[BaseModel]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The whole document; `answer` is what the loaded model said to the task's example.
+
+    `openai` are the addresses of OpenAI's that the model has, each with what it takes.
+    """
     schemas = _Schemas(options)
     request, reply = schemas.request(task), schemas.reply(task)
     return {
@@ -27,6 +33,7 @@ def document(task: Task, options: Options, *, model: str = "", answer: Any = UNA
         "x-hfserve": {"task": task.name, "takes": task.takes, "gives": task.gives, "model": model},
         "paths": {
             "/invocations": {"post": _invocations(task, schemas, request, reply, answer)},
+            **{path: {"post": _openai(path, schemas, kind)} for path, kind in (openai or {}).items()},
             "/ping": {"get": _plain("ping", "Whether the model can answer", {200: "It can.", 503: "Not now."})},
             "/metrics": {"get": _plain("metrics", "Figures for Prometheus", {200: "Prometheus text"})},
             "/execution-parameters": {"get": _plain("capacity", "What batch transform may send", {200: "JSON"})},
@@ -191,6 +198,17 @@ def _invocations(task: Task, schemas: _Schemas, request: Any, reply: Any, answer
             },
             **_failures(*FAILURES),
         },
+    }  # fmt: skip
+
+
+def _openai(path: str, schemas: _Schemas, kind: type[BaseModel]) -> dict[str, Any]:
+    name = path.removeprefix("/v1/")
+    body = schemas.add(kind, f"OpenAI{''.join(map(str.capitalize, name.split('/')))}")
+    return {
+        "operationId": name.replace("/", "_"), "summary": f"As OpenAI has it: {name.replace('/', ' ')}",
+        "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
+        "responses": {"200": {"description": "The answer in OpenAI's words, or a stream of its chunks."},
+                      **_failures(*FAILURES)},
     }  # fmt: skip
 
 

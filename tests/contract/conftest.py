@@ -8,7 +8,16 @@ from server import ENGINES, Server
 HOOKS = Path(__file__).parent.parent / "hooks"
 
 
-@pytest.fixture(scope="session", params=ENGINES)
+def pytest_generate_tests(metafunc):
+    """Behind nginx, with Multi Model Server and without; with nothing in front where a test is marked `bare`."""
+    own = [mark for mark in metafunc.definition.iter_markers("parametrize") if "engine" in mark.args[0]]
+    if "engine" in metafunc.fixturenames and not own:
+        bare = metafunc.definition.get_closest_marker("bare")
+        names = [name for name in ENGINES if name != "bare" or bare]
+        metafunc.parametrize("engine", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def engine(request):
     if request.param == "mms" and not (shutil.which("java") and shutil.which("nginx")):
         pytest.skip("nginx and java are not installed")

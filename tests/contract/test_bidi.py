@@ -103,6 +103,7 @@ def error(frame, status, **options):
 # bidi_fn
 
 
+@pytest.mark.bare
 def test_frames_are_answered_by_frames_of_their_kind(talking):
     with talk(talking) as frames:
         assert ask(frames, "héllo") == "héllo"
@@ -125,6 +126,7 @@ def test_a_message_in_several_frames_arrives_as_one(talking):
         assert ask(frames, [b"\x00", b"\x01"]) == b"\x00\x01"
 
 
+@pytest.mark.bare
 def test_large_messages_go_both_ways(talking):
     with talk(talking, max_size=None) as frames:
         assert ask(frames, "x" * 5_000_000) == "x" * 5_000_000
@@ -169,6 +171,7 @@ def test_a_bidi_fn_that_returns_closes_with_1000(talking):
         assert closing(frames).code == 1000
 
 
+@pytest.mark.bare
 def test_when_the_client_goes_the_generator_is_closed(talking):
     with talk(talking) as watching:
         with talk(talking) as frames:
@@ -229,6 +232,7 @@ def test_sigterm_lets_an_answer_end_and_closes_with_1001(engine, tmp_path, kind)
 # Without bidi_fn
 
 
+@pytest.mark.bare
 def test_every_frame_is_a_request(demo):
     body = '{"inputs": "I love this"}'
     with talk(demo) as frames:

@@ -16,6 +16,8 @@ import pytest
 
 from server import HFSERVE, Server, assert_error
 
+pytestmark = pytest.mark.alone
+
 SLOW = """
 import time
 def model_fn(model_dir): return None
@@ -61,6 +63,7 @@ class Load:
             self.counts[ask(self.server, self.json)] += 1
 
 
+@pytest.mark.bare
 def test_a_killed_worker_costs_no_request_an_honest_answer(engine):
     with Server(engine=engine) as server:
         with Load(server) as load:
@@ -152,6 +155,7 @@ def test_a_full_queue_is_503_at_once_and_says_when_to_retry(engine, model_with):
         assert server.ping() == 200
 
 
+@pytest.mark.bare
 def test_the_deadline_is_504_and_the_next_request_is_answered(engine, model_with):
     with Server(model_with(SLOW), engine=engine, SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1") as server:
         started = time.monotonic()
@@ -160,6 +164,7 @@ def test_the_deadline_is_504_and_the_next_request_is_answered(engine, model_with
         server.wait(lambda: ask(server, {"seconds": 0}) == 200, "an answer")
 
 
+@pytest.mark.bare
 def test_sigterm_answers_what_was_accepted_and_refuses_what_is_new(engine, model_with):
     """[3]"""
     with Server(model_with(SLOW), engine=engine) as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -184,6 +189,7 @@ def in_flight(server):
     return 0
 
 
+@pytest.mark.bare
 def test_sigkill_of_the_supervisor_leaves_no_orphan(engine):
     with Server(engine=engine) as server:
         assert len(server.pids("")) >= 2
@@ -219,6 +225,7 @@ def test_ping_answers_within_two_seconds_under_full_load(demo):
     assert slowest < 2
 
 
+@pytest.mark.bare
 def test_a_slow_client_is_answered_and_holds_up_nobody(demo):
     address = urlsplit(demo.url)
     body = b'{"inputs": "I love this"}'

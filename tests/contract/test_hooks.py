@@ -65,12 +65,14 @@ def hooked(engine, tmp_path_factory):
         yield server
 
 
+@pytest.mark.bare
 def test_a_request_goes_through_all_hooks(hooked):
     reply = hooked.post(json={"a": 1}, headers={"X-Amzn-SageMaker-Custom-Attributes": "c=1"})
     assert reply.json() == {"a": 1}
     assert reply.headers["x-amzn-sagemaker-custom-attributes"] == "from=hook"
 
 
+@pytest.mark.bare
 def test_bodies_and_types_reach_the_hook_verbatim(hooked):
     boundary = "multipart/form-data; boundary=xyz"
     body = b'--xyz\r\nContent-Disposition: form-data; name="a"\r\n\r\n\x00\xff\r\n--xyz--\r\n'
@@ -115,10 +117,12 @@ def test_code_written_for_one_thread_stays_on_one(hooked):
     assert hooked.post(json={"do": "threads"}).json() == {"threads": 1}
 
 
+@pytest.mark.bare
 def test_a_large_answer_arrives_whole(hooked):
     assert len(hooked.post(json={"do": "large", "size": 5_000_000}).json()["x"]) == 5_000_000
 
 
+@pytest.mark.bare
 def test_a_generator_streams_line_by_line(hooked):
     """[23, 24]"""
     with hooked.client.stream("POST", "/invocations", json={"do": "stream"}) as reply:
@@ -130,6 +134,7 @@ def test_a_generator_streams_line_by_line(hooked):
     assert text.endswith("\n")
 
 
+@pytest.mark.bare
 def test_a_stream_that_fails_late_ends_with_the_error(hooked):
     """[25]"""
     lines = hooked.post(json={"do": "stream", "fail_at": 3}).text.splitlines()

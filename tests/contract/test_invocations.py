@@ -12,6 +12,8 @@ import pytest
 
 from server import assert_error
 
+pytestmark = pytest.mark.bare
+
 GOOD, BAD = "I love this", "This is terrible"
 
 

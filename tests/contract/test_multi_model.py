@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -38,15 +37,12 @@ def model_fn(model_dir):
     return "gone"
 def predict_fn(data, model): return model
 """
-ENGINES = ["mms", "asgi", "bare"]
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def many(request):
+@pytest.fixture(scope="module")
+def many(engine):
     """A server without a model."""
-    if request.param == "mms" and not (shutil.which("java") and shutil.which("nginx")):
-        pytest.skip("nginx and java are not installed")
-    with Server(engine=request.param, SAGEMAKER_MULTI_MODEL="true", HFSERVE_MAX_BODY="5000000") as server:
+    with Server(engine=engine, SAGEMAKER_MULTI_MODEL="true", HFSERVE_MAX_BODY="5000000") as server:
         yield server
 
 
@@ -118,6 +114,7 @@ def figure(server, name):
 # What SageMaker asks
 
 
+@pytest.mark.bare
 def test_a_model_is_loaded_listed_described_asked_and_unloaded(server, tinies):
     """[29, 30, 31]"""
     assert server.ping() == 200
@@ -304,6 +301,7 @@ def test_a_load_holds_up_neither_ping_nor_another_model(server, directory):
     assert ask(server, "slow", {}).json() == "gone"
 
 
+@pytest.mark.bare
 def test_unloading_answers_what_was_accepted(server, directory):
     load(server, "slow", directory("slow", SLOW))
     [worker] = pids(server, "slow")
@@ -322,6 +320,7 @@ def test_unloading_answers_what_was_accepted(server, directory):
     assert not alive(worker)
 
 
+@pytest.mark.bare
 def test_a_killed_worker_is_replaced_and_the_list_stays(server, directory):
     """[31]"""
     for word in ("one", "two"):
@@ -541,9 +540,9 @@ def predict_fn(data, model):
 """
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def on_demand(request, shelf):
-    with Server(engine=request.param, HFSERVE_MODELS=str(shelf), HFSERVE_MAX_MODELS="2") as server:
+@pytest.fixture(scope="module")
+def on_demand(engine, shelf):
+    with Server(engine=engine, HFSERVE_MODELS=str(shelf), HFSERVE_MAX_MODELS="2") as server:
         yield server
 
 
@@ -558,6 +557,7 @@ def items(reply):
     return [json.loads(line) for line in reply.text.splitlines()]
 
 
+@pytest.mark.bare
 def test_a_model_is_loaded_when_it_is_asked_and_the_least_recently_used_leaves(on_demand):
     assert [item["text"] for item in items(predict(on_demand, "hello", "a"))] == ["hello"]
     assert [item["text"] for item in items(predict(on_demand, ["x", "y"], "b"))] == ["x", "y"]

@@ -57,6 +57,18 @@ def test_models_are_listed(client):
         client.models.retrieve("another/model")
 
 
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [("writer", {"chat/completions", "completions"}), ("seer", {"chat/completions", "completions"}),
+     ("embedder", {"embeddings"}), ("demo", set())],
+)  # fmt: skip
+def test_the_document_has_the_addresses_that_the_model_has(request, name, paths):
+    document = request.getfixturevalue(name).client.get("/openapi.json").json()
+    assert {path.removeprefix("/v1/") for path in document["paths"] if path.startswith("/v1/")} == paths
+    if "chat/completions" in paths:
+        assert "stream_options" in document["components"]["schemas"]["OpenAIChatCompletions"]["properties"]
+
+
 def test_a_chat_is_answered(client, writer):
     answer = client.chat.completions.create(model="chatty", messages=ASKED, **SURE)
     (choice,) = answer.choices
@@ -102,6 +114,22 @@ def test_probabilities_are_given(client):
     answer = client.completions.create(model="chatty", prompt="a", logprobs=2, **{**SURE, "max_tokens": 4})
     found = answer.choices[0].logprobs
     assert len(found.tokens) == len(found.token_logprobs) == len(found.top_logprobs) == 4
+
+
+def test_tokens_are_penalized_and_favoured(client, writer):
+    asked = {"model": "chatty", "messages": ASKED, **SURE}
+    plain, varied = (
+        writer.client.post("/v1/chat/completions", json={**asked, "logprobs": True, **more}).json()["choices"][0]
+        for more in ({}, {"frequency_penalty": 2, "presence_penalty": 2})
+    )
+    assert plain != varied
+    favoured = client.chat.completions.create(**asked, logit_bias={"40": 100})
+    assert (
+        favoured.choices[0].message.content
+        == client.completions.create(model="chatty", prompt="x", logit_bias={"40": 100}, **SURE).choices[0].text
+    )
+    with pytest.raises(openai.UnprocessableEntityError, match="parameters do not go together"):
+        client.chat.completions.create(**asked, logit_bias={"1000000": 5})
 
 
 def test_prompts_are_completed(client, writer):
@@ -161,7 +189,8 @@ def test_a_chat_shows_pictures(seer):
 def test_what_is_not_taken_is_told_in_words(client, writer):
     for wrong, word in (
         ({"messages": []}, "messages"), ({"foo": 1}, "foo"), ({"temperature": 9}, "temperature"),
-        ({"frequency_penalty": 1.0}, "frequency_penalty"), ({"tool_choice": "required"}, "tool_choice"),
+        ({"frequency_penalty": 3.0}, "frequency_penalty"), ({"logit_bias": {"no": 1}}, "logit_bias"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"), ({"n": 0}, "n:"),
     ):  # fmt: skip
         reply = writer.client.post("/v1/chat/completions", json={"messages": ASKED, **wrong})

@@ -60,6 +60,7 @@ def events(content):
     return [json.loads(block.removeprefix(b"data: ")) for block in blocks]
 
 
+@pytest.mark.bare
 def test_events_add_up_to_the_text(writer):
     body = {"inputs": "Paris is", "parameters": {**GREEDY, "return_full_text": False}}
     ((unary,)) = writer.post(json=body).json()
@@ -94,6 +95,7 @@ def test_the_form_is_chosen_by_accept_and_by_the_body(writer):
     assert_error(writer.post(json={**body, "stream": "yes"}), 422, words=["stream"])
 
 
+@pytest.mark.bare
 def test_the_first_event_comes_before_the_last_token_is_made(writer):
     before = metric(writer, "hfserve_generated_tokens_total")
     with streamed(writer, {"inputs": "Paris", "parameters": LONG, "stream": True}) as reply:
@@ -103,6 +105,7 @@ def test_the_first_event_comes_before_the_last_token_is_made(writer):
     assert made < LONG["max_new_tokens"]
 
 
+@pytest.mark.bare
 def test_a_client_that_goes_has_its_work_ended_and_its_room_given_back(writer):
     before = metric(writer, "hfserve_generation_cancelled_total")
 
@@ -117,6 +120,7 @@ def test_a_client_that_goes_has_its_work_ended_and_its_room_given_back(writer):
     assert metric(writer, "hfserve_texts_running") == 0
 
 
+@pytest.mark.bare
 def test_a_unary_client_that_goes_has_its_work_ended_too(writer):
     if writer.engine == "mms":
         pytest.skip("MMS keeps a request of a client that went; its deadline ends it")
@@ -199,6 +203,7 @@ def test_a_stream_that_takes_too_long_ends_with_the_error(engine, folder):
         server.wait(lambda: metric(server, "hfserve_kv_blocks_used") == 0, "the room of the late one given back")
 
 
+@pytest.mark.bare
 def test_sigterm_lets_a_stream_come_to_its_end(engine, folder):
     tokens = {"max_new_tokens": 800, "min_new_tokens": 800}
     with Server(folder, engine=engine) as server:
@@ -256,6 +261,7 @@ def test_a_client_that_leaves_a_text_about_a_picture_frees_its_blocks(engine, tm
         assert server.post(json={"inputs": example, "parameters": {"max_new_tokens": 3}}).status_code == 200
 
 
+@pytest.mark.bare
 def test_a_list_of_any_task_streams_item_by_item(demo):
     body = {"inputs": ["I love it", "I hate it"] * 100}
     wanted = demo.post(json=body).json()

@@ -11,6 +11,7 @@ from hfserve.errors import InvalidInput
 from hfserve.runtimes import generation
 from hfserve.runtimes.generation import BLOCK, Pool
 from hfserve.settings import Options
+from hfserve.tasks import generation as shared
 from hfserve.tasks import table
 from hfserve.tasks.text_generation import TextGeneration
 from stepping import stepped
@@ -50,6 +51,9 @@ GRID = [
     {"return_full_text": False},
     {"return_tensors": True},
     {"renormalize_logits": True},
+    {"frequency_penalty": 1.5, "max_new_tokens": 20},
+    {"presence_penalty": -1.0, "max_new_tokens": 20},
+    {"sequence_bias": [[[34], 5.0], [[5, 6], -3.5]]},
 ]
 
 
@@ -63,6 +67,11 @@ def test_greedy_texts_are_those_of_generate_alone_and_in_company(runner, name, p
     wanted = [model.run(items)[0] for items in alone]
     assert [stepped(model, items)[0] for items in alone] == wanted
     assert stepped(model, [item for (item,) in alone], late=(1, 3)) == wanted
+
+
+def test_penalties_count_what_the_text_has_and_not_the_prompt():
+    scores = shared.Penalties(2, 0.5, 1.0)(torch.tensor([[4, 4, 1, 1, 2]]), torch.zeros(1, 5))
+    assert scores.tolist() == [[0.0, -2.0, -1.5, 0.0, 0.0]]
 
 
 def test_items_that_ask_for_different_things_run_together(runner):

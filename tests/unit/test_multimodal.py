@@ -56,6 +56,7 @@ def runner(saved):
         {},
         {"max_new_tokens": 1},
         {"repetition_penalty": 1.8},
+        {"sequence_bias": [[[34], 5.0]]},
         {"no_repeat_ngram_size": 2},
         {"min_new_tokens": 10},
         {"eos_token_id": [0, 34, 78, 120, 200]},

@@ -1,4 +1,4 @@
-"""The engine for models that write of pictures and sounds: LLaVA, Qwen2-VL, Idefics, PaliGemma and more.
+"""The engine for models that write of pictures and sounds: LLaVA, SmolVLM, Gemma 3, Qwen2-VL to Qwen3-VL and more.
 
 What such a model makes of a prompt, words and pictures alike, reaches the language model within it as one row of
 vectors. A newcomer's are caught there, on its first pass, and read piece by piece like the tokens of any other prompt.
@@ -21,8 +21,11 @@ MARKS, LAYERS = "visual_pos_masks", "deepstack_visual_embeds"
 """Qwen3-VL's names for which tokens are a picture's, and for what its first layers add to them."""
 
 KNOWN = frozenset(
-    ["attention_mask", "cache_position", "input_ids", "inputs_embeds", "position_ids", "use_cache", MARKS, LAYERS]
-)
+    [
+        "attention_mask", "cache_position", "input_ids", "inputs_embeds", "position_ids", "use_cache",
+        "logits_to_keep", "return_dict", MARKS, LAYERS,
+    ]
+)  # fmt: skip
 """What a language model may be given by the model around it; of anything else we do not know whose tokens it is for."""
 
 

@@ -249,6 +249,21 @@ def generate(
     return tokens.reshape(count, -1, tokens.shape[-1])
 
 
+class Penalties:
+    """OpenAI's: a token that the text has is less likely by `presence`, and by `frequency` for each time it has it."""
+
+    def __init__(self, start: int, frequency: float, presence: float) -> None:
+        self._start = start
+        self._frequency = frequency
+        self._presence = presence
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (rows, vocabulary) after the tokens of the rows, whose texts begin at `start`."""
+        made = ids[:, self._start :]
+        counts = torch.zeros_like(scores).scatter_add_(1, made, torch.ones_like(made, dtype=scores.dtype))
+        return scores - self._frequency * counts - self._presence * (counts > 0)
+
+
 class Processors:
     """What changes scores before a token is chosen, as `generate()` would make it of the same settings."""
 
@@ -260,10 +275,12 @@ class Processors:
     def wanted(
         self, generation: Mapping[str, Any], prompt: Sequence[int], seed: int | None, *, source: Sequence[int] = (),
         stops: Callable[[Sequence[int]], bool] | None = None, logprobs: int | None = None,
-        given: Mapping[str, Any] | None = None,
+        given: Mapping[str, Any] | None = None, penalties: tuple[float, float] = (0.0, 0.0),
     ) -> list[Wanted]:  # fmt: skip
         """What is asked of an engine, for each text of a prompt; raises InvalidInput."""
         processors, key = self.of(generation, prompt, source)
+        if any(penalties):
+            processors, key = _in_turn(Penalties(len(prompt), *penalties), processors), None
         one = Wanted(
             prompt, generation["max_new_tokens"], ends_of(self._model, generation), processors, key,
             sample=samples(self._model, generation), stops=stops, logprobs=logprobs, source=source,
@@ -302,6 +319,19 @@ class Processors:
             )
         except ValueError as error:
             raise unfit(error) from error
+
+
+def _in_turn(first: Any, others: Any) -> Any:
+    """Processors as one."""
+    from transformers import LogitsProcessorList
+
+    make: Any = LogitsProcessorList
+    return make([first, *others])
+
+
+def penalizing(start: int, penalties: tuple[float, float]) -> dict[str, Any]:
+    """What `generate()` is given for OpenAI's penalties; nothing without."""
+    return {"logits_processor": _in_turn(Penalties(start, *penalties), ())} if any(penalties) else {}
 
 
 class _Teller:

@@ -35,7 +35,7 @@ from hfserve.tasks.steps import told as told_of
 
 CONTEXT = 4
 """Tokens of a prompt that its text is read with: these pipelines read both together, and cut off what was sent."""
-ABOUT_TEXTS = frozenset({"details", "top_n_tokens", "stop"})
+ABOUT_TEXTS = frozenset({"details", "top_n_tokens", "stop", "frequency_penalty", "presence_penalty"})
 """Parameters that the engine keeps, and a pipeline knows nothing of."""
 
 WORDS = "It was not what I had hoped for."
@@ -134,6 +134,7 @@ class TellingPipelineRunner(PipelineRunner):
         wanted = self._processors.wanted(
             {name: value for name, value in settled.items() if name != "max_length"}, ids, own.get("seed"),
             stops=self._words.stopped(stops), given=given,
+            penalties=(own.get("frequency_penalty") or 0.0, own.get("presence_penalty") or 0.0),
             logprobs=(top or 0) if item.parameters.get("details") is True or top else None,
         )  # fmt: skip
         shared.check_room(self._engines[0], wanted, place)

@@ -210,7 +210,7 @@ class TextGeneration:
         values = {**self._known, **generation}
         counted = any(values.get(name, neutral) != neutral for name, neutral in NEUTRAL.items())
         key = shared.batch_key(self._model, generation)
-        return key, tuple(stops), length if counted else None
+        return key, tuple(stops), _penalties(chosen), length if counted else None
 
     def message(self, item: Item, text: str) -> dict[str, Any]:
         """What a model's own template finds in an answer to a chat: words, thoughts, calls of tools."""
@@ -255,7 +255,7 @@ class TextGeneration:
     def _wanted(self, settled: Mapping[str, Any], chosen: Parameters, ids: Sequence[int]) -> list[generation.Wanted]:
         """What is asked of the engine, for each text of a prompt."""
         return self._processors.wanted(
-            settled, ids, chosen.seed, stops=self._words.stopped(_stops(chosen)),
+            settled, ids, chosen.seed, stops=self._words.stopped(_stops(chosen)), penalties=_penalties(chosen),
             logprobs=(chosen.top_n_tokens or 0) if chosen.details is True or chosen.top_n_tokens else None,
         )  # fmt: skip
 
@@ -292,8 +292,9 @@ class TextGeneration:
         asked = items[0].parameters
         more = shared.telling(items[0], shared.ends_of(self._model, asked["generate"]))
         more |= shared.stopping(items, self._words.stopped(_stops(asked["chosen"])))
-        tokens = shared.generate(self._model, inputs, asked["generate"], asked["seed"], **more)
         longest = inputs["input_ids"].shape[1]
+        more |= shared.penalizing(longest, _penalties(asked["chosen"]))
+        tokens = shared.generate(self._model, inputs, asked["generate"], asked["seed"], **more)
         return [
             self._whole(item, [sequence[longest - len(item.data.ids) :].tolist() for sequence in sequences])
             for item, sequences in zip(items, tokens, strict=True)
@@ -419,6 +420,10 @@ def _many(inputs: Any) -> bool:
 def _stops(chosen: Parameters) -> list[str]:
     """The strings that end a text, by whatever name they came."""
     return list(dict.fromkeys(stop for name in STOPS for stop in shared.strings(getattr(chosen, name))))
+
+
+def _penalties(chosen: Parameters) -> tuple[float, float]:
+    return chosen.frequency_penalty or 0.0, chosen.presence_penalty or 0.0
 
 
 def _encoding(chosen: Parameters, *, chat: bool) -> dict[str, Any]:

@@ -9,18 +9,23 @@ from hfserve.tasks.schemas.base import Answer, AtMost, AudioInput, Base64, Image
 
 MOST_BEAMS = 64
 MOST_STOPS = 16
+MOST_BIASES = 300
 MOST_TOP = 20
 LONGEST_STOP = 256
 Tokens = Annotated[int | None, AtMost("max_new_tokens")]
 Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None
 Ids = Annotated[list[int], Field(min_length=1, max_length=256)]
+Penalty = Annotated[float, Field(ge=-2, le=2)] | None
+Bias = Annotated[list[Ids | float], Field(min_length=2, max_length=2)]
 Details = bool | Literal["brief"] | None
 Top = Annotated[int, Field(ge=0, le=MOST_TOP)] | None
 _DETAILS = (
     "Say how the text ended, and of each token its id and the logarithm of its probability; "
     "`brief` leaves the tokens out."
 )
+_FREQUENCY = "Above 0, a token is less likely each time that the text has it; added to its score."
+_PRESENCE = "Above 0, a token that the text has is less likely; added to its score once."
 _TOP = "With details: so many likeliest tokens too."
 
 
@@ -71,6 +76,9 @@ class Generation(Parameters):
         None, description="Runs of token ids that are not to be generated."
     )
     suppress_tokens: Ids | None = Field(None, description="Token ids that are not to be generated.")
+    sequence_bias: Annotated[list[Bias], Field(min_length=1, max_length=MOST_BIASES)] | None = Field(
+        None, description="Runs of token ids, each with what is added to its score: [[[5, 6], -2.5]]."
+    )
     renormalize_logits: bool | None = Field(None, description="Make probabilities add up to 1 after all penalties.")
     eos_token_id: Annotated[int, Field(ge=0)] | Ids | None = Field(None, description="Token ids that end a text.")
     seed: int | None = Field(None, ge=0, lt=1 << 63, description="Repeats what was sampled with the same seed.")
@@ -198,6 +206,8 @@ class TextGeneration(Generation):
     tools: list[dict[str, Any]] | None = Field(None, description="Functions that a chat's model may call.")
     documents: list[dict[str, Any]] | None = Field(None, description="Texts that a chat's model may use.")
     tokenizer_encode_kwargs: Encoding | None = Field(None, description="How the prompt is encoded.")
+    frequency_penalty: Penalty = Field(None, description=_FREQUENCY)
+    presence_penalty: Penalty = Field(None, description=_PRESENCE)
     details: Details = Field(None, description=_DETAILS)
     top_n_tokens: Top = Field(None, description=_TOP)
     decoder_input_details: Literal[False] | None = Field(None, description="False: this server gives the text alone.")
@@ -263,6 +273,8 @@ class ImageTextToText(Generation):
     )
     stop_sequence: Stops = Field(None, description="Strings that end the text, which keeps the one that ended it.")
     stop: Stops = Field(None, description="The same as stop_sequence.")
+    frequency_penalty: Penalty = Field(None, description=_FREQUENCY)
+    presence_penalty: Penalty = Field(None, description=_PRESENCE)
     details: Details = Field(None, description=_DETAILS)
     top_n_tokens: Top = Field(None, description=_TOP)
     skip_special_tokens: bool | None = Field(None, description="Leave special tokens out of the text; true by default.")
