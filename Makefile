@@ -1,14 +1,14 @@
-# make serve · make test · make check · make image-test · make docs · make bench · make bench-generation · make soak · make notebooks
+# make serve · make test · make test-all · make check · make image-test · make docs · make bench · make bench-generation · make soak · make notebooks
 # PORT=9000 changes the port, MODEL=… what is served, TORCH_INDEX=… where torch comes from (see README).
 # BENCH="--rounds 1" are options of bench/run.py, SOAK="--requests 5000" of bench/soak.py.
 
 PYTHON ?= python3
 LANES := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
-BESIDE := not alone and not sagemaker3
+ALWAYS := not sagemaker3 and not thorough
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve setup test check image-test docs bench bench-generation soak soak-streams notebooks clean
+.PHONY: serve setup test test-all check image-test docs bench bench-generation soak soak-streams notebooks clean
 
 serve: setup
 	@exec $(BIN)/hfserve serve $(MODEL)
@@ -18,10 +18,13 @@ setup: $(VENV)/.installed
 
 test: setup $(VENV)/.dev
 	@sh tests/browser.sh
-	HF_HUB_OFFLINE=1 $(BIN)/pytest $(LANES) --ignore tests/unit/test_openvino.py -m "$(BESIDE)"
-	HF_HUB_OFFLINE=1 $(BIN)/pytest --ignore tests/unit/test_openvino.py -m alone
+	HF_HUB_OFFLINE=1 $(BIN)/pytest $(LANES) --ignore tests/unit/test_openvino.py -m "$(ALWAYS) and not alone"
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --ignore tests/unit/test_openvino.py -m "$(ALWAYS) and alone"
 	@# In a process of its own: one that has had many of OpenVINO's networks may not survive starting children.
 	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/unit/test_openvino.py
+
+test-all: ALWAYS := not sagemaker3
+test-all: test
 
 image-test: setup $(VENV)/.dev
 	@PYTHON=$(BIN)/python bash tests/image/run.sh

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 HFSERVE = str(Path(sys.executable).with_name("hfserve"))
 
@@ -21,6 +22,12 @@ ENGINES = {
     "bare": {"HFSERVE_ENGINE": "asgi", "HFSERVE_NGINX": "0"},
 }
 """nginx and MMS; nginx alone; nothing in front."""
+
+
+def thoroughly(value, only=True):
+    """A value of a parameter that is tried in `make test-all` only."""
+    return pytest.param(value, marks=pytest.mark.thorough) if only else value
+
 
 CLEAN = ("HF_", "HFSERVE_", "SAGEMAKER_", "MMS_", "PORT")
 

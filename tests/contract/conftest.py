@@ -3,17 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from server import ENGINES, Server
+from server import ENGINES, Server, thoroughly
 
 HOOKS = Path(__file__).parent.parent / "hooks"
 
 
 def pytest_generate_tests(metafunc):
-    """Behind nginx, with Multi Model Server and without; with nothing in front where a test is marked `bare`."""
+    """Behind nginx, with Multi Model Server and without, unless a test is marked otherwise (pyproject.toml)."""
     own = [mark for mark in metafunc.definition.iter_markers("parametrize") if "engine" in mark.args[0]]
     if "engine" in metafunc.fixturenames and not own:
-        bare = metafunc.definition.get_closest_marker("bare")
-        names = [name for name in ENGINES if name != "bare" or bare]
+        marked = metafunc.definition.get_closest_marker
+        thorough = {"bare"} | ({"mms"} if marked("once") else set())
+        names = [thoroughly(name, name in thorough) for name in ENGINES if name != "bare" or marked("bare")]
         metafunc.parametrize("engine", names, indirect=True, scope="session")
 
 

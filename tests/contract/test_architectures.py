@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 
 import tiny
-from server import Server, assert_error
+from server import Server, assert_error, thoroughly
 
 FAMILIES = [
     "text-classification-bert", "text-classification-distilbert", "text-classification-roberta",
@@ -22,6 +22,13 @@ FAMILIES = [
     "text-classification-deberta-v2", "text-classification-modernbert",
     "token-classification", "fill-mask-roberta", "text-generation-gpt2", "zero-shot-classification",
 ]  # fmt: skip
+USUAL = {
+    "text-classification-bert",
+    "text-classification-modernbert",
+    "token-classification",
+    "zero-shot-classification",
+}
+"""Those that are tried every time; tests/unit has all of them, in process."""
 ON_MMS = ["text-classification-deberta-v2", "token-classification", "text-generation-gpt2"]
 NOT_FOUND_BY_ITSELF = {"zero-shot-classification"}
 """Its models look like any text classifier of entailment."""
@@ -98,14 +105,21 @@ def built(tmp_path_factory):
     return built
 
 
-@pytest.fixture(scope="module", params=[*(("asgi", n) for n in FAMILIES), *(("mms", n) for n in ON_MMS)], ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(thoroughly(("asgi", name), name not in USUAL) for name in FAMILIES),
+        *(thoroughly(("mms", name)) for name in ON_MMS),
+    ],
+    ids="-".join,
+)
 def case(request, built):
     """A model that takes text."""
     with _served(*request.param, built) as case:
         yield case
 
 
-@pytest.fixture(scope="module", params=["asgi", "mms"])
+@pytest.fixture(scope="module", params=["asgi", thoroughly("mms")])
 def pictures(request, built):
     """A model that takes pictures."""
     with _served(request.param, "image-classification", built) as case:

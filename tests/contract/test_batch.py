@@ -139,6 +139,7 @@ def test_a_record_that_was_cut_is_told_in_the_head(job):
     assert reply.headers["x-hfserve-truncated"] == "inputs"
 
 
+@pytest.mark.once
 def test_hooks_see_a_record_at_a_time(engine, model_with):
     source = """
 def model_fn(model_dir): return None
@@ -156,6 +157,7 @@ def predict_fn(data, model):
         assert table.text == "x,1\ny,1\n"
 
 
+@pytest.mark.once
 def test_hooks_that_write_their_answers_are_told_in_lines(engine, model_with):
     source = """
 import json

@@ -16,8 +16,6 @@ import pytest
 
 from server import HFSERVE, Server, assert_error
 
-pytestmark = pytest.mark.alone
-
 SLOW = """
 import time
 def model_fn(model_dir): return None
@@ -63,6 +61,7 @@ class Load:
             self.counts[ask(self.server, self.json)] += 1
 
 
+@pytest.mark.alone
 @pytest.mark.bare
 def test_a_killed_worker_costs_no_request_an_honest_answer(engine):
     with Server(engine=engine) as server:
@@ -105,6 +104,7 @@ def test_a_killed_nginx_is_started_again(engine):
         assert ask(server, {"inputs": "I love this"}) == 200
 
 
+@pytest.mark.once
 def test_a_worker_that_hangs_is_replaced(engine, model_with):
     source = """
 import os, signal
@@ -155,6 +155,7 @@ def test_a_full_queue_is_503_at_once_and_says_when_to_retry(engine, model_with):
         assert server.ping() == 200
 
 
+@pytest.mark.alone
 @pytest.mark.bare
 def test_the_deadline_is_504_and_the_next_request_is_answered(engine, model_with):
     with Server(model_with(SLOW), engine=engine, SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1") as server:
@@ -213,6 +214,7 @@ def test_ping_is_503_with_a_reason_until_the_model_is_ready(engine, model_with):
         assert server.post(json={"inputs": "x"}).json() == "x"
 
 
+@pytest.mark.alone
 def test_ping_answers_within_two_seconds_under_full_load(demo):
     """[9, 10]"""
     with Load(demo, 16, {"inputs": ["I love this " * 30] * 64}) as load:
@@ -225,6 +227,7 @@ def test_ping_answers_within_two_seconds_under_full_load(demo):
     assert slowest < 2
 
 
+@pytest.mark.alone
 @pytest.mark.bare
 def test_a_slow_client_is_answered_and_holds_up_nobody(demo):
     address = urlsplit(demo.url)

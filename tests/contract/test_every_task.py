@@ -1,6 +1,7 @@
 """Every task of the table through a door: its example is answered as declared, its ill-formed twins are refused.
 
-What the tasks do is the same behind every door, so that of each kind of answer one goes through Multi Model Server too.
+What the tasks do is the same behind every door: usually one task of each kind of answer is asked (all of them in
+process, in tests/unit/test_generated_requests.py), thoroughly all of them, and those through Multi Model Server too.
 
 A server is started for each task and engine; the next one loads while one is asked.
 """
@@ -12,10 +13,12 @@ import schemathesis
 
 import zoo
 from hfserve.tasks.table import TASKS
-from server import Server, assert_error
+from server import Server, assert_error, thoroughly
 
-ON_MMS = {task.gives: name for name, task in reversed(TASKS.items())}.values()
-KEYS = [(task, engine) for task in TASKS for engine in ("mms", "asgi") if engine == "asgi" or task in ON_MMS]
+OF_EACH_KIND = list({task.gives: name for name, task in reversed(TASKS.items())}.values())
+OTHERS = [task for task in TASKS if task not in OF_EACH_KIND]
+KEYS = [*((task, "asgi") for task in OF_EACH_KIND + OTHERS), *((task, "mms") for task in OF_EACH_KIND)]
+USUAL = len(OF_EACH_KIND)
 CHANCE = {"text-to-audio", "text-to-image"}
 """Tasks whose answers differ from time to time."""
 BOUNDS = {"HFSERVE_MAX_NEW_TOKENS": "8", "HFSERVE_MAX_PIXELS": "20000", "HFSERVE_MAX_LABELS": "20"}
@@ -30,9 +33,10 @@ class Fleet:
 
     def get(self, key):
         number = KEYS.index(key)
-        for other in set(self._running) - set(KEYS[number : number + 2]):
+        now = KEYS[number : number + (1 if number == USUAL - 1 else 2)]
+        for other in set(self._running) - set(now):
             self._running.pop(other).__exit__()
-        for wanted in KEYS[number : number + 2]:
+        for wanted in now:
             if wanted not in self._running:
                 self._running[wanted] = self._start(*wanted)
         self._running[key].wait_until_ready()
@@ -56,7 +60,7 @@ def fleet(tmp_path_factory):
     fleet.close()
 
 
-@pytest.fixture(scope="module", params=KEYS, ids="-".join)
+@pytest.fixture(scope="module", params=[thoroughly(key, i >= USUAL) for i, key in enumerate(KEYS)], ids="-".join)
 def key(request):
     return request.param
 

@@ -168,6 +168,7 @@ def predict_batch_fn(items, model):
         assert max(good) > 1
 
 
+@pytest.mark.once
 def test_model_fn_alone_is_called_like_a_pipeline(engine, model_with):
     source = """
 def model_fn(model_dir): return lambda inputs, shout=False: {"echo": inputs.upper() if shout else inputs}
@@ -177,6 +178,7 @@ def model_fn(model_dir): return lambda inputs, shout=False: {"echo": inputs.uppe
         assert server.post(json={"inputs": "a", "parameters": {"shout": True}}).json() == {"echo": "A"}
 
 
+@pytest.mark.once
 def test_predict_fn_without_model_fn_gets_the_pipeline(engine, tmp_path):
     model = tmp_path / "model"
     from hfserve import artifacts
@@ -191,6 +193,7 @@ def test_predict_fn_without_model_fn_gets_the_pipeline(engine, tmp_path):
         assert server.post("inputs\nI love this\n", content_type="text/csv").json() == {"label": "POSITIVE"}
 
 
+@pytest.mark.once
 def test_input_and_output_hooks_alone_keep_our_model(engine, tmp_path):
     from hfserve import artifacts
 
@@ -204,6 +207,7 @@ def test_input_and_output_hooks_alone_keep_our_model(engine, tmp_path):
         assert server.post("I love this", content_type="text/plain").text == "POSITIVE"
 
 
+@pytest.mark.once
 def test_transform_fn_alone_does_everything(engine, model_with):
     source = """
 def model_fn(model_dir): return "m"
@@ -235,6 +239,7 @@ def handle(data, context):
         assert (reply.headers["x-mine"], reply.headers["content-type"]) == ("yes", "text/plain")
 
 
+@pytest.mark.once
 def test_warm_up_and_pre_model_hooks_run_before_ready(engine, model_with):
     source = """
 seen = []
@@ -262,6 +267,7 @@ def model_warmup_fn(model_dir, model): 1 / 0
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("source", "words"),
     [

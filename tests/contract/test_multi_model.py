@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 import tiny
-from server import HFSERVE, Server, assert_error
+from server import HFSERVE, Server, assert_error, thoroughly
 
 ECHO = """
 def model_fn(model_dir): return {word!r}
@@ -251,6 +251,7 @@ def test_hooks_of_the_same_names_are_kept_apart(server, directory):
     assert [ask(server, word, {}).json() for word in ("one", "two", "one")] == ["one", "two", "one"]
 
 
+@pytest.mark.once
 def test_requirements_are_kept_apart(server, directory):
     source = "import handmade\ndef model_fn(d): return handmade.VERSION\ndef predict_fn(data, model): return model\n"
     for version in ("1.0", "2.0"):
@@ -368,6 +369,7 @@ def predict_fn(data, model): return os.getpid()
     assert ask(server, "fragile", {}).status_code == 200
 
 
+@pytest.mark.once
 def test_what_workers_are_forked_from_may_end(server, directory):
     load(server, "before", directory("before", ECHO.format(word="before")))
     [worker] = pids(server, "before")
@@ -438,7 +440,7 @@ def test_two_hundred_models_come_and_go(server, directory):
 # Other servers
 
 
-@pytest.mark.parametrize("engine", ["mms", "asgi"])
+@pytest.mark.parametrize("engine", ["asgi", thoroughly("mms")])
 def test_a_model_may_have_several_workers(engine, directory):
     environment = {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_MODEL_SERVER_WORKERS": "2"}
     with Server(engine=engine, **environment) as server:

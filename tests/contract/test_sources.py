@@ -11,7 +11,7 @@ import pytest
 
 from hfserve import artifacts
 from hub import Hub
-from server import Server
+from server import Server, thoroughly
 
 TOKEN = "hf_secret_of_the_test"
 WEIGHTS = "model.safetensors"
@@ -57,7 +57,7 @@ def refused(*model, **environment):
 # The Hub
 
 
-@pytest.mark.parametrize("engine", ["asgi", "mms"])
+@pytest.mark.parametrize("engine", ["asgi", thoroughly("mms")])
 def test_a_hub_model_is_served_by_its_id(engine, model, tmp_path):
     """[38]"""
     empty = tmp_path / "empty"
@@ -272,7 +272,7 @@ def predict_fn(data, model): return {"word": handmade.word}
 """
 
 
-@pytest.mark.parametrize("engine", ["asgi", "mms"])
+@pytest.mark.parametrize("engine", ["asgi", thoroughly("mms")])
 def test_requirements_come_from_bundled_wheels_when_isolated(engine, model_with):
     """[41]"""
     directory = model_with(NEEDY, **{"requirements.txt": "# ours\nhandmade>=1\n"})

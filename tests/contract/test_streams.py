@@ -187,6 +187,7 @@ def test_a_stop_string_ends_a_stream_in_its_event(writer):
     assert found[-1]["generated_text"].endswith(stop) and text.startswith(found[-1]["generated_text"])
 
 
+@pytest.mark.once
 def test_a_stream_that_takes_too_long_ends_with_the_error(engine, folder):
     with Server(folder, engine=engine, HFSERVE_TIMEOUT="1", HFSERVE_STREAM_TIMEOUT="0.2") as server:
         _, content = whole(server, {"inputs": "Paris", "parameters": LONG, "stream": True})
@@ -218,6 +219,7 @@ def test_sigterm_lets_a_stream_come_to_its_end(engine, folder):
         assert server.process.wait(40) == 0
 
 
+@pytest.mark.once
 def test_a_summary_streams_too(engine, tmp_path):
     """Without a search with beams, since nobody asked for one."""
     with Server(zoo.named("text2text-generation-t5", tmp_path / "t5"), engine=engine) as server:
@@ -232,6 +234,7 @@ def test_a_summary_streams_too(engine, tmp_path):
         assert_error(server.post(json=searching), 422, words=["num_beams"])
 
 
+@pytest.mark.once
 def test_what_is_said_of_pictures_streams_too_many_at_once(engine, tmp_path):
     with Server(zoo.build("image-text-to-text", tmp_path / "seeing"), engine=engine) as server:
         document = server.client.get("/openapi.json").json()["paths"]["/invocations"]["post"]

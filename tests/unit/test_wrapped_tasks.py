@@ -29,6 +29,7 @@ from hfserve.tasks.answers import jsonable
 from hfserve.tasks.forms import parse
 from hfserve.tasks.pipeline import PipelineRunner
 from hfserve.tasks.table import TASKS
+from server import thoroughly
 
 torch.set_num_threads(1)
 
@@ -518,7 +519,7 @@ def test_pieces_of_a_sound_cover_all_of_it(runner):
     assert len(chunked["text"]) > len(_ask(runner("automatic-speech-recognition"), _samples(_sound(1)))["text"])
 
 
-@pytest.mark.parametrize("seconds", [2, 48])
+@pytest.mark.parametrize("seconds", [2, thoroughly(48)])
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -30,8 +30,8 @@ CLOSE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 PATIENCE = 5.0
 """Seconds that timing the plain model may take; one that takes longer is left as it is."""
 
-SECONDS = 0.5
-"""Seconds for which a way is timed, in at least one pass."""
+SECONDS, RUNS = 0.5, 40
+"""Seconds for which a way is timed, in at least one pass, and passes after which the quickest is known."""
 
 ONEDNN = ("onednn, joined", "onednn")
 
@@ -255,13 +255,15 @@ class _Tuner:
 
 
 def _best(run: Callable[[], Any]) -> float:
-    """Seconds of the quickest of as many runs as there is time for."""
+    """Seconds of the quickest of as many runs as there is time for, and as are of use."""
     best, end = float("inf"), time.monotonic() + SECONDS
-    while best == float("inf") or time.monotonic() < end:
+    for _ in range(RUNS):
         started = time.perf_counter()
         run()
         best = min(best, time.perf_counter() - started)
-    return round(best, 4)
+        if time.monotonic() >= end:
+            break
+    return round(best, 5)
 
 
 def _tell_change(precision: str, new: list[Any], old: list[Any]) -> None:
