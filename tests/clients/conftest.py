@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import tiny
 from hfserve.tasks.table import TASKS
@@ -34,7 +35,10 @@ def client_python(client):
     folder = root / pins.stem
     python, stamp = folder / "bin/python", folder / "pins"
     wanted = f"{sys.version}\n{pins.read_text()}"
-    if not stamp.exists() or stamp.read_text() != wanted:
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f"{pins.stem}.lock"):  # of two lanes one makes it
+        if stamp.exists() and stamp.read_text() == wanted:
+            return python
         venv.create(folder, clear=True, symlinks=True)
         pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--disable-pip-version-check"]
         subprocess.run([*pip, "--no-deps", "--no-compile", "-r", str(pins)], check=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from hfserve.runtimes import generation
 from hfserve.runtimes import torch as runtime
@@ -33,18 +32,15 @@ KNOWN = frozenset(
 class Seen:
     """A prompt as the language model gets it: `states` (tokens, width), `positions` (axes, tokens).
 
+    `next` is the position of what follows: a picture takes fewer than it has tokens, where they have several axes.
     `marks` (tokens) says which are a picture's, and `layers` (such tokens, width) what is added to them layer by layer.
     """
 
     states: torch.Tensor
     positions: torch.Tensor
+    next: int
     marks: torch.Tensor
     layers: Sequence[torch.Tensor] = ()
-
-    @property
-    def next(self) -> int:
-        """The position of what follows: a picture takes fewer than it has tokens, where they have several axes."""
-        return int(self.positions.max()) + 1
 
     def added(self, first: int, end: int) -> Sequence[torch.Tensor]:
         """What is added to those tokens from `first` to `end` that are a picture's."""
@@ -61,7 +57,7 @@ class _Caught(BaseException):
 
 
 _looking: ContextVar[bool] = ContextVar("looking", default=False)
-_more: ContextVar[Mapping[str, Any]] = ContextVar("more", default={})  # noqa: B039 - nobody writes into it
+_more: ContextVar[Mapping[str, Any] | None] = ContextVar("more", default=None)
 
 
 class MultimodalEngine(Engine):
@@ -69,25 +65,30 @@ class MultimodalEngine(Engine):
 
     def step(self) -> list[Text]:
         """One pass; the texts that have a new token, or whose pictures the model could not read."""
-        failed = []
-        new = next((text for text in self.running if not text.seen), None)
-        if new:
-            try:
-                new.seen = self._look(new.wanted)
-            except Exception as error:
-                if runtime.broken(error):
-                    raise
-                new.failure = error
-                self.stop(new)
-                failed.append(new)
-        return [*failed, *super().step()]
+        new = next((text.wanted.given for text in self.running if not text.seen), None)
+        if new is None:
+            return super().step()
+        alike = [text for text in self.running if text.wanted.given is new]
+        try:
+            seen = self._look(alike[0].wanted)
+        except Exception as error:
+            if runtime.broken(error):
+                raise
+            for text in alike:
+                text.failure = error
+                self.stop(text)
+            return [*alike, *super().step()]
+        for text in alike:
+            text.seen = seen
+        return super().step()
 
     def _sample(self, prompt: Any, steps: int) -> Wanted:
         given = prompt if isinstance(prompt, Mapping) else {"input_ids": torch.tensor([prompt])}
         return Wanted(given["input_ids"][0].tolist(), steps, given=given)
 
     def _chosen(self) -> list[tuple[Text, int]]:
-        return [(text, count) for text, count in super()._chosen() if text.seen]
+        """Those that are being written first: each has one token, whose vector is looked up with the others'."""
+        return sorted((each for each in super()._chosen() if each[0].seen), key=lambda each: _is_read(each[0]))
 
     def _forward(self, chosen: Sequence[tuple[Text, int]]) -> torch.Tensor:
         for text, _ in chosen:
@@ -100,18 +101,16 @@ class MultimodalEngine(Engine):
 
     def _new(self, chosen: Sequence[tuple[Text, int]]) -> dict[str, torch.Tensor]:
         """The vectors of prompts and of the tokens that were drawn, and their positions."""
-        spans = [(text, text.read, text.read + count, len(text.wanted.prompt)) for text, count in chosen]
-        drawn = [id_ for text, first, end, prompt in spans for id_ in text.ids[max(first, prompt) : end]]
-        said = iter(self.model.get_input_embeddings()(self._numbers(drawn)).split(1))
-        states, positions = [], []
-        for text, first, end, prompt in spans:
-            states += [text.seen.states[first:end], *(next(said) for _ in range(max(first, prompt), end))]
-            after = self._numbers([text.seen.next + i - prompt for i in range(max(first, prompt), end)])
-            known = text.seen.positions[:, first:end]
-            positions.append(torch.cat([known, after.expand(len(known), -1)], dim=1))
-        axes = max(map(len, positions))
-        at = torch.cat([each.expand(axes, -1) for each in positions], dim=1)
-        return {"inputs_embeds": torch.cat(states)[None], "position_ids": at[:, None] if axes > 1 else at}
+        writing = [text for text, _ in chosen if not _is_read(text)]
+        drawn = self.model.get_input_embeddings()(self._numbers([text.ids[text.read] for text in writing]))
+        after = self._numbers([text.seen.next + text.read - len(text.wanted.prompt) for text in writing])
+        reading = [(text.seen, slice(text.read, text.read + count)) for text, count in chosen if _is_read(text)]
+        axes = max(len(text.seen.positions) for text, _ in chosen)
+        states = torch.cat([drawn, *(seen.states[part] for seen, part in reading)])
+        at = torch.cat(
+            [after.expand(axes, -1), *(seen.positions[:, part].expand(axes, -1) for seen, part in reading)], 1
+        )
+        return {"inputs_embeds": states[None], "position_ids": at[:, None] if axes > 1 else at}
 
     def _look(self, wanted: Wanted) -> Seen:
         """What stands for a prompt in the language model; raises NotImplementedError where that is not all of it."""
@@ -134,7 +133,8 @@ class MultimodalEngine(Engine):
         if positions is None:
             positions = torch.arange(count, device=place)[None]
         marks = told.get(MARKS, torch.zeros(count, dtype=torch.bool, device=place))
-        return Seen(states[0], positions.reshape(-1, count), marks.reshape(count), told.get(LAYERS, ()))
+        following = int(positions.max()) + 1
+        return Seen(states[0], positions.reshape(-1, count), following, marks.reshape(count), told.get(LAYERS, ()))
 
 
 def engines(model: Any, options: Options, *, positions: int) -> list[Engine]:
@@ -164,14 +164,20 @@ def alone(model: Any, prompts: Sequence[Mapping[str, Any]]) -> list[torch.Tensor
     return found
 
 
-def _added(chosen: Sequence[tuple[Text, int]]) -> Mapping[str, Any]:
+def _added(chosen: Sequence[tuple[Text, int]]) -> Mapping[str, Any] | None:
     """What the language model is given beside the vectors of a row, where it has pictures in it."""
-    spans = [(text.seen, text.read, text.read + count) for text, count in chosen]
+    spans = [(text.seen, text.read, text.read + count) for text, count in chosen if _is_read(text)]
     layers = [seen.added(first, end) for seen, first, end in spans if seen.layers]
     if not any(len(each[0]) for each in layers):
-        return {}
-    marks = [F.pad(seen.marks, (0, max(end - len(seen.marks), 0)))[first:end] for seen, first, end in spans]
-    return {MARKS: torch.cat(marks)[None], LAYERS: [torch.cat(each) for each in zip(*layers, strict=True)]}
+        return None
+    drawn = spans[0][0].marks.new_zeros(len(chosen) - len(spans))
+    marks = torch.cat([drawn, *(seen.marks[first:end] for seen, first, end in spans)])
+    return {MARKS: marks[None], LAYERS: [torch.cat(each) for each in zip(*layers, strict=True)]}
+
+
+def _is_read(text: Text) -> bool:
+    """Whether it is its prompt that is being read, a piece in each pass."""
+    return text.read < len(text.wanted.prompt)
 
 
 def _met(module: Any, arguments: Any, given: Mapping[str, Any]) -> Any:

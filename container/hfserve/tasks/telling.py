@@ -80,7 +80,8 @@ class TellingPipelineRunner(PipelineRunner):
     def told(self, item: Item) -> Item:
         """The item, if it can be told."""
         asked = item.parameters["generate"]
-        shared.check_told(beams=asked.get("num_beams"), texts=asked.get("num_return_sequences"))
+        beams = shared.setting(self._model, asked, "num_beams", 1)
+        shared.check_told(beams=beams, texts=shared.texts_of(self._model, asked))
         return item
 
     def events(self, item: Item) -> Events:
