@@ -2,10 +2,12 @@
 
 import base64
 import io
+import threading
 
 import pytest
 import torch
 from PIL import Image
+from transformers import LogitsProcessorList
 
 from hfserve.errors import InvalidInput
 from hfserve.openai import Chatting
@@ -136,6 +138,29 @@ def test_a_search_goes_through_the_pipeline(runner):
     assert not item.stepwise and runner(LLAVA).run([item])[0][0]["generated_text"]
     with pytest.raises(InvalidInput, match="details: not with this model, or not with a search"):
         runner(LLAVA).items({"inputs": SHOWN[0], "parameters": {**GREEDY, "num_beams": 2, "details": True}})
+
+
+@pytest.mark.parametrize("name", [QWEN2, QWEN3])
+def test_a_search_is_not_disturbed_by_what_runs_beside_it(runner, name):
+    """These models remember the last picture that they were shown."""
+    model = runner(name)
+    (searched,) = model.items({"inputs": SHOWN[0], "parameters": {**GREEDY, "num_beams": 2}})
+    (other,) = model.items({"inputs": SHOWN[4], "parameters": GREEDY})
+    (wanted,), written = model.run([searched]), []
+
+    def beside(ids, scores):
+        thread = threading.Thread(target=lambda: written.extend(stepped(model, [other])))
+        thread.start()
+        thread.join()
+        return scores
+
+    told = model._told(searched)
+    model._told = lambda item: {**told, "logits_processor": LogitsProcessorList([beside])}
+    try:
+        assert model.run([searched]) == [wanted]
+    finally:
+        del model._told
+    assert len(written) == 10 and all(each == written[0] for each in written)
 
 
 def test_a_model_that_looks_ahead_goes_through_the_pipeline(runner):
