@@ -331,6 +331,27 @@ def test_several_texts_of_one_differ_and_a_seed_repeats_them(runner):
         model.told(item)
 
 
+@pytest.mark.parametrize("name", [T5, BART, MARIAN])
+@pytest.mark.parametrize(
+    "way", [{"num_beams": 1, "top_n_tokens": 2}, {"num_beams": 2}, {"num_beams": 2, "num_return_sequences": 2}]
+)
+def test_details_say_how_each_text_ended_and_of_which_tokens(runner, name, way):
+    model = runner(name)
+    asked = {**GREEDY, **way}
+    (item,) = _items(model, FOOD, details=True, **asked)
+    (records,) = stepped(model, [item]) if item.stepwise else model.run([item])
+    (plain,) = model.run(_items(model, FOOD, **{key: value for key, value in asked.items() if key != "top_n_tokens"}))
+    for record, wanted in zip(records, plain, strict=True):
+        found = record.pop("details")
+        assert record == wanted
+        assert found["generated_tokens"] == len(found["tokens"]) and found["finish_reason"] in {"length", "eos_token"}
+        assert "".join(token["text"] for token in found["tokens"]).strip() == next(iter(record.values())).strip()
+        if item.stepwise:
+            assert all(len(top) == 2 for top in found["top_tokens"])
+    (brief,) = _items(model, FOOD, details="brief", **GREEDY)
+    assert "tokens" not in stepped(model, [brief])[0][0]["details"]
+
+
 def test_a_seed_repeats_what_was_sampled(runner):
     model = runner(BART)
     sampling = {"do_sample": True, "num_beams": 1, "max_new_tokens": 12, "temperature": 2.0, "top_k": 0, "top_p": 1.0}

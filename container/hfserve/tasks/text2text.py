@@ -6,7 +6,7 @@ the answers here are those of 4.57's, from its defaults to its shapes.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ from hfserve.errors import InvalidInput, LoadError
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import seq2seq
 from hfserve.runtimes import torch as runtime
-from hfserve.runtimes.generation import Engine, Text, Wanted
+from hfserve.runtimes.generation import Engine, Text, Token, Wanted
 from hfserve.runtimes.tokenizing import SAMPLES, UNLIMITED, load_tokenizer
 from hfserve.settings import Options
 from hfserve.tasks import generation as shared
 from hfserve.tasks.base import Task
 from hfserve.tasks.forms import cuts, parse, places, split, string, too_long
-from hfserve.tasks.narration import Events
+from hfserve.tasks.narration import Events, detailed
 from hfserve.tasks.schemas import generation as schemas
-from hfserve.tasks.steps import Steps
+from hfserve.tasks.steps import Ended, Steps, told
 
 KEYS = {"summarization": "summary_text", "translation": "translation_text", "text2text-generation": "generated_text"}
 USUAL = {"max_new_tokens": 256, "num_beams": 4}
@@ -36,7 +36,7 @@ NAMED = 12
 """Languages that an error names."""
 
 
-NOT_GENERATE = shared.OURS | {"truncation", "src_lang", "tgt_lang", "stop"}
+NOT_GENERATE = shared.OURS | {"truncation", "src_lang", "tgt_lang", "stop", "details", "top_n_tokens"}
 """Parameters that are not for `generate()`."""
 
 
@@ -131,6 +131,8 @@ class Text2Text:
             "clean_up_tokenization_spaces": chosen.clean_up_tokenization_spaces,
             "place": place,
             "stops": shared.strings(chosen.stop),
+            "details": chosen.details,
+            "top": chosen.top_n_tokens,
         }
         parameters["wanted"] = self._wanted(encoded["input_ids"], parameters)
         key = shared.batch_key(self._model, generation), *parameters["stops"]
@@ -146,7 +148,11 @@ class Text2Text:
         settled.pop("max_length", None)
         start = seq2seq.beginning(self._model, generation.get("decoder_start_token_id"))
         stops = self._words.stopped(parameters["stops"])
-        wanted = self._processors.wanted(settled, [start], parameters["seed"], source=source, stops=stops)
+        top = parameters["top"]
+        wanted = self._processors.wanted(
+            settled, [start], parameters["seed"], source=source, stops=stops,
+            logprobs=(top or 0) if parameters["details"] is True or top else None,
+        )  # fmt: skip
         shared.check_room(self._engines[0], wanted, parameters["place"])
         return wanted
 
@@ -178,11 +184,18 @@ class Text2Text:
 
     def _of_texts(self, item: Item, texts: Sequence[Text]) -> Outcome:
         """The records of a text from which the engine made others."""
-        return self._records(item, [text.ids for text in texts])
+        return self._records(item, [text.ids for text in texts], ((told(text), text.made) for text in texts))
 
-    def _records(self, item: Item, rows: Any) -> list[dict[str, str]]:
-        clean = item.parameters["clean_up_tokenization_spaces"]
-        return [{self._key: text} for text in self._words.decode(rows, clean)]
+    def _records(self, item: Item, rows: Any, made: Iterable[tuple[Ended, Sequence[Token]]]) -> list[dict[str, Any]]:
+        """The texts of rows of tokens, with how each was `made` where that was asked for."""
+        clean, details = item.parameters["clean_up_tokenization_spaces"], item.parameters["details"]
+        records: list[dict[str, Any]] = [{self._key: text} for text in self._words.decode(rows, clean)]
+        if not details:
+            return records
+        return [
+            {**record, "details": detailed(self.events(item), *each, brief=details == "brief")}
+            for record, each in zip(records, made, strict=True)
+        ]
 
     def _generated(self, items: Sequence[Item]) -> list[Outcome]:
         if len(items) > 1 and any(item.feed.tell for item in items):
@@ -191,9 +204,17 @@ class Text2Text:
         inputs = {name: shared.padded([item.data[name] for item in items], pad) for name, pad in pads.items()}
         asked = items[0].parameters
         ends = shared.ends_of(self._model, asked["generate"])
-        told = shared.telling(items[0], ends) | shared.stopping(items, self._words.stopped(asked["stops"]))
-        tokens = shared.generate(self._model, inputs, asked["generate"], asked["seed"], **told)
-        return [self._records(item, rows) for item, rows in zip(items, tokens, strict=True)]
+        more = shared.telling(items[0], ends) | shared.stopping(items, self._words.stopped(asked["stops"]))
+        tokens = shared.generate(self._model, inputs, asked["generate"], asked["seed"], **more)
+
+        def made(item: Item, row: list[int]) -> tuple[Ended, list[Token]]:
+            ended = shared.ended(item, row[1:], ends)
+            return ended, [Token(each) for each in row[1 : 1 + ended.tokens]]
+
+        return [
+            self._records(item, rows, (made(item, row) for row in rows.tolist()))
+            for item, rows in zip(items, tokens, strict=True)
+        ]
 
     def _usual_languages(self, asked: str, specific: str) -> tuple[str | None, str | None]:
         """The languages in the task's name, as asked for or as the model's files have it."""

@@ -99,6 +99,8 @@ class Text2Text(Generation):
     stop: Stops = Field(
         None, description="Strings that end the text, which keeps the one that ended it, with the rest of its token."
     )
+    details: Details = Field(None, description=_DETAILS)
+    top_n_tokens: Top = Field(None, description=_TOP)
     truncation: bool | Literal["longest_first", "only_first", "do_not_truncate"] = Field(
         True, description="Cut a text that is longer than the model takes; false refuses it."
     )
