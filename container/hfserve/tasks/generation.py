@@ -274,7 +274,7 @@ class Processors:
 
     def wanted(
         self, generation: Mapping[str, Any], prompt: Sequence[int], seed: int | None, *, source: Sequence[int] = (),
-        stops: Callable[[Sequence[int]], bool] | None = None, logprobs: int | None = None,
+        stops: Callable[[Sequence[int]], bool] | None = None, details: bool | str | None = None, top: int | None = None,
         given: Mapping[str, Any] | None = None, penalties: tuple[float, float] = (0.0, 0.0),
     ) -> list[Wanted]:  # fmt: skip
         """What is asked of an engine, for each text of a prompt; raises InvalidInput."""
@@ -283,7 +283,8 @@ class Processors:
             processors, key = _in_turn(Penalties(len(prompt), *penalties), processors), None
         one = Wanted(
             prompt, generation["max_new_tokens"], ends_of(self._model, generation), processors, key,
-            sample=samples(self._model, generation), stops=stops, logprobs=logprobs, source=source,
+            sample=samples(self._model, generation), stops=stops, source=source,
+            logprobs=(top or 0) if details is True or top else None,
             given=given or {},
         )  # fmt: skip
         count = texts_of(self._model, generation)

@@ -1,6 +1,6 @@
 """A text told while it is made: its tokens as pieces of text that are never broken characters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hfserve.runtimes.generation import Token
@@ -90,14 +90,19 @@ def details(ended: Ended) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def detailed(events: Events, ended: Ended, tokens: Sequence[Token], *, brief: bool) -> dict[str, Any]:
-    """How a text ended, with each of its tokens unless it is to be brief."""
-    if brief:
-        return details(ended)
+def detailed(
+    records: Sequence[dict[str, Any]], made: Iterable[tuple[Ended, Sequence[Token]]], asked: bool | str | None,
+    events: Callable[[], Events],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Records with how the text of each was made, where details were asked for: "brief" leaves its tokens out."""
+    if not asked:
+        return list(records)
+    told = ({**details(how), **({} if asked == "brief" else _tokens(events(), how, tokens))} for how, tokens in made)
+    return [{**record, "details": each} for record, each in zip(records, told, strict=True)]
+
+
+def _tokens(events: Events, ended: Ended, tokens: Sequence[Token]) -> dict[str, Any]:
     *before, last = tokens
     shown = [events.of(piece) for piece in [*map(Piece, before), Piece(last, ended)]]
     top = [each.get("top_tokens", []) for each in shown]
-    return {
-        **details(ended), "prefill": [], "tokens": [each["token"] for each in shown],
-        **({"top_tokens": top} if any(top) else {}),
-    }  # fmt: skip
+    return {"prefill": [], "tokens": [each["token"] for each in shown], **({"top_tokens": top} if any(top) else {})}

@@ -131,12 +131,11 @@ class TellingPipelineRunner(PipelineRunner):
                 f"{place} has {len(ids)} tokens, what it shows included; the model takes {self._limit}: shorten it"
             )
         settled["max_new_tokens"] = min(self._most(settled, len(ids)), self._limit - len(ids))
-        top = item.parameters.get("top_n_tokens")
         wanted = self._processors.wanted(
             {name: value for name, value in settled.items() if name != "max_length"}, ids, own.get("seed"),
             stops=self._words.stopped(stops), given=given,
             penalties=(own.get("frequency_penalty") or 0.0, own.get("presence_penalty") or 0.0),
-            logprobs=(top or 0) if item.parameters.get("details") is True or top else None,
+            details=own.get("details"), top=own.get("top_n_tokens"),
         )  # fmt: skip
         shared.check_room(self._engines[0], wanted, place)
         parameters = {**item.parameters, "generate": {**item.parameters["generate"], **settled}}
@@ -209,19 +208,14 @@ class TellingPipelineRunner(PipelineRunner):
         rows = [torch.tensor(text.ids) for text in texts]
         pad = shared.setting(self._model, item.parameters["generate"], "pad_token_id", 0)
         wanted: Wanted = texts[0].wanted
-        made = {
+        outputs = {
             "generated_sequence": pad_sequence(rows, batch_first=True, padding_value=pad),
             "prompt_text": item.parameters["shown"], "input_ids": torch.tensor([wanted.prompt]),
         }  # fmt: skip
         with self._words.turn:
-            records = jsonable(self.pipe.postprocess(made, **item.parameters["after"]))
-        details = item.parameters.get("details")
-        if not details:
-            return records
-        return [
-            {**record, "details": detailed(self.events(item), told_of(text), text.made, brief=details == "brief")}
-            for record, text in zip(records, texts, strict=True)
-        ]
+            records = jsonable(self.pipe.postprocess(outputs, **item.parameters["after"]))
+        made = ((told_of(text), text.made) for text in texts)
+        return detailed(records, made, item.parameters.get("details"), lambda: self.events(item))
 
     # One at a time
 

@@ -148,10 +148,9 @@ class Text2Text:
         settled.pop("max_length", None)
         start = seq2seq.beginning(self._model, generation.get("decoder_start_token_id"))
         stops = self._words.stopped(parameters["stops"])
-        top = parameters["top"]
         wanted = self._processors.wanted(
             settled, [start], parameters["seed"], source=source, stops=stops,
-            logprobs=(top or 0) if parameters["details"] is True or top else None,
+            details=parameters["details"], top=parameters["top"],
         )  # fmt: skip
         shared.check_room(self._engines[0], wanted, parameters["place"])
         return wanted
@@ -188,14 +187,9 @@ class Text2Text:
 
     def _records(self, item: Item, rows: Any, made: Iterable[tuple[Ended, Sequence[Token]]]) -> list[dict[str, Any]]:
         """The texts of rows of tokens, with how each was `made` where that was asked for."""
-        clean, details = item.parameters["clean_up_tokenization_spaces"], item.parameters["details"]
-        records: list[dict[str, Any]] = [{self._key: text} for text in self._words.decode(rows, clean)]
-        if not details:
-            return records
-        return [
-            {**record, "details": detailed(self.events(item), *each, brief=details == "brief")}
-            for record, each in zip(records, made, strict=True)
-        ]
+        clean = item.parameters["clean_up_tokenization_spaces"]
+        records = [{self._key: text} for text in self._words.decode(rows, clean)]
+        return detailed(records, made, item.parameters["details"], lambda: self.events(item))
 
     def _generated(self, items: Sequence[Item]) -> list[Outcome]:
         if len(items) > 1 and any(item.feed.tell for item in items):

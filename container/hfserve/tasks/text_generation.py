@@ -256,7 +256,7 @@ class TextGeneration:
         """What is asked of the engine, for each text of a prompt."""
         return self._processors.wanted(
             settled, ids, chosen.seed, stops=self._words.stopped(_stops(chosen)), penalties=_penalties(chosen),
-            logprobs=(chosen.top_n_tokens or 0) if chosen.details is True or chosen.top_n_tokens else None,
+            details=chosen.details, top=chosen.top_n_tokens,
         )  # fmt: skip
 
     def _of_texts(self, item: Item, texts: Sequence[generation.Text]) -> Outcome:
@@ -268,13 +268,7 @@ class TextGeneration:
         self, item: Item, records: list[dict[str, Any]], made: Iterable[tuple[Ended, Sequence[generation.Token]]]
     ) -> list[dict[str, Any]]:
         """The records with how each text ended, and its tokens, where that was asked for."""
-        if not item.parameters["chosen"].details:
-            return records
-        brief = item.parameters["chosen"].details == "brief"
-        return [
-            {**record, "details": detailed(self.events(item), *each, brief=brief)}
-            for record, each in zip(records, made, strict=True)
-        ]
+        return detailed(records, made, item.parameters["chosen"].details, lambda: self.events(item))
 
     def _text_of(self, token: int) -> str:
         return self._words.decode([[token]], False, skip_special=False)[0]
