@@ -49,7 +49,7 @@ class Lanes:
         return sequences - before[0], tokens - before[1]
 
     def _work(self) -> None:
-        from hfserve.runtimes.torch import threads
+        from hfserve.runtimes.device import threads
 
         with threads(1):
             while not self._stopped:

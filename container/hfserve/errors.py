@@ -162,3 +162,9 @@ def error_body(error: ServeError, request_id: str) -> bytes:
         if len(body) <= MAX_BODY or len(message) <= 1:
             return body
         message = message.removesuffix("…")[: -1 - (len(body) - MAX_BODY) // 12] + "…"
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text[:500]}"

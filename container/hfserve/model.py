@@ -29,10 +29,12 @@ from hfserve.errors import (
     NotFound,
     OutOfMemory,
     ServeError,
+    first_line,
 )
 from hfserve.hooks import Hooks
 from hfserve.logs import request_id
 from hfserve.messages import JSON, Item, Job, Outcome, Part, Reply, Request, Stream
+from hfserve.runtimes import device as devices
 from hfserve.settings import Options, Settings
 from hfserve.streaming import pieces
 from hfserve.tasks import fetch, kinds
@@ -206,9 +208,7 @@ class TaskModel:
 
     def run(self, items: Sequence[Item], threads: int) -> list[Outcome]:
         """A shared pass; singly when it raises."""
-        from hfserve.runtimes import torch as runtime
-
-        with runtime.threads(threads):
+        with devices.threads(threads):
             return run_or_retry(self._runner.run, items)
 
     def warm_up(self) -> None:
@@ -306,10 +306,8 @@ class HookModel:
 
     def run(self, items: Sequence[Item], threads: int) -> list[Outcome]:
         """Each request through the hooks; predict_batch_fn sees all of them at once."""
-        from hfserve.runtimes import torch as runtime
-
         contexts = [Context(item.data, model_dir=self._model_dir, gpu_id=self._gpu_id) for item in items]
-        with runtime.threads(threads):
+        with devices.threads(threads):
             if self._hooks.handle:
                 return [self._caught(self._handle, context) for context in contexts]
             if self._hooks.transform_fn:
@@ -454,7 +452,6 @@ class HookModel:
 
 def load(artifact: Artifact, settings: Settings, *, slot: int = 0) -> Model:
     """Load what the artifact holds; raises StartError with a sentence."""
-    from hfserve.runtimes import device as devices
     from hfserve.runtimes import lean
     from hfserve.tasks import detect, table
 
@@ -568,13 +565,11 @@ async def _telling(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _user_error(error: Exception) -> ServeError:
-    from hfserve.runtimes import torch as runtime
-
     log.error("the model or its code failed", exc_info=error)
-    if runtime.broken(error):
-        return BrokenDevice(f"the GPU cannot be used any more: {runtime.first_line(error)}")
-    if runtime.out_of_memory(error):
-        return OutOfMemory(f"out of memory: {runtime.first_line(error)}{hooks.where(error)}")
+    if devices.broken(error):
+        return BrokenDevice(f"the GPU cannot be used any more: {first_line(error)}")
+    if devices.out_of_memory(error):
+        return OutOfMemory(f"out of memory: {first_line(error)}{hooks.where(error)}")
     return ModelError(f"{type(error).__name__}: {error}{hooks.where(error)}")
 
 

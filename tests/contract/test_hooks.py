@@ -220,6 +220,24 @@ def transform_fn(model, body, content_type, accept): return f"{model}:{body}:{co
         )
 
 
+@pytest.mark.once
+def test_hooks_that_do_without_torch_are_served_without_it(engine, model_with):
+    """A second of every start and 170 MiB of every worker."""
+    source = """
+import sys
+
+def model_fn(model_dir):
+    return lambda data: 1 / data["divisor"]
+
+def output_fn(prediction, accept):
+    return {"quotient": prediction, "torch": "torch" in sys.modules}
+"""
+    with Server(model_with(source), engine=engine) as server:
+        assert_error(server.post(json={"divisor": 0}), 500, kind="ModelError", words=["division by zero"])
+        for _ in range(2):
+            assert server.post(json={"divisor": 4}).json() == {"quotient": 0.25, "torch": False}
+
+
 def test_a_custom_service_of_multi_model_server_keeps_working(engine, model_with):
     source = """
 loaded = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hfserve.runtimes import generation
+from hfserve.runtimes import device, generation
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.generation import Engine, Text, Wanted
 from hfserve.settings import Options
@@ -72,7 +72,7 @@ class MultimodalEngine(Engine):
         try:
             seen = self._look(alike[0].wanted)
         except Exception as error:
-            if runtime.broken(error):
+            if device.broken(error):
                 raise
             for text in alike:
                 text.failure = error

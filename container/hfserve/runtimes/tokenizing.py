@@ -8,8 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from hfserve.errors import LoadError
-from hfserve.runtimes.torch import first_line
+from hfserve.errors import LoadError, first_line
 from hfserve.settings import Options
 
 UNLIMITED = 1 << 20

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hfserve.errors import LoadError, OutOfMemory
+from hfserve.errors import LoadError, OutOfMemory, first_line
 from hfserve.runtimes import device, packing
 from hfserve.settings import Options
 
@@ -55,14 +55,6 @@ def only_pickles(model_dir: Path, options: Options) -> bool:
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let the calling lane use `count` threads for what it computes."""
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
-    yield
-
-
-@contextlib.contextmanager
 def memory_guard() -> Iterator[None]:
     """Turn torch's out-of-memory errors into ours, with the cache given back."""
     try:
@@ -74,16 +66,6 @@ def memory_guard() -> Iterator[None]:
         if "can't allocate memory" not in str(error):
             raise
         raise OutOfMemory(f"out of memory: {first_line(error)}") from error
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out, the GPU's or the machine's."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError)
-
-
-def broken(error: BaseException) -> bool:
-    """Whether the error leaves the GPU unusable for this process (a sticky CUDA error; contract row 12)."""
-    return isinstance(error, torch.AcceleratorError)
 
 
 def groups(lengths: Sequence[int], most_padding: float = MOST_PADDING) -> list[list[int]]:
@@ -165,9 +147,3 @@ def _rows(answers: Any, batch: Sequence[dict[str, list[int]]], *, per_token: boo
     if only is not None:
         return list(answers[0].split([each.count(only) for each in ids]))
     return [row[: len(each)] if per_token else row for row, each in zip(answers, ids, strict=True)]
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, in a line."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text[:500]}"

@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import torch
 
-from hfserve.errors import LoadError
+from hfserve.errors import LoadError, first_line
 from hfserve.runtimes import attention, device, onednn, openvino, packing
+from hfserve.runtimes.device import threads
 from hfserve.runtimes.memo import Memo
-from hfserve.runtimes.torch import cast, first_line, threads
+from hfserve.runtimes.torch import cast
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hfserve.errors import InvalidInput
+from hfserve.errors import InvalidInput, first_line
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import generation as side_by_side
 from hfserve.runtimes import torch as runtime
@@ -164,7 +164,7 @@ def engines(
         together = made[0].logits(rows)
         apart = alone(together)
     except Exception as error:
-        log.info("texts are made in batches, not side by side: %s", runtime.first_line(error))
+        log.info("texts are made in batches, not side by side: %s", first_line(error))
         return []
     if not alike(model, apart, together):
         log.info("texts are made in batches: side by side this model would say something else")

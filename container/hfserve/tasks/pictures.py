@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from hfserve.errors import InvalidInput, LoadError
+from hfserve.errors import InvalidInput, LoadError, first_line
 from hfserve.messages import Item, Outcome
-from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.tokenizing import Encoder
 from hfserve.settings import Options
 from hfserve.tasks.generation import OURS, batch_key, generate
@@ -43,7 +42,7 @@ class Pictures:
                 str(model_dir), backend="pil", trust_remote_code=options.trust_remote_code, local_files_only=True
             )
         except Exception as error:
-            raise LoadError(f"the image processor did not load: {runtime.first_line(error)}") from error
+            raise LoadError(f"the image processor did not load: {first_line(error)}") from error
         if hasattr(self.processor, "thumbnail"):  # Donut's: transformers 4 made it bicubic, whatever came before
             make = self.processor.thumbnail
             self.processor.thumbnail = lambda image, size, _: make(image, size, Image.Resampling.BICUBIC)
@@ -58,7 +57,7 @@ class Pictures:
             features = self.processor(images=picture, return_tensors="pt", input_data_format="channels_last", **more)
         except ValueError as error:
             size = f"{picture.width} × {picture.height} pixels"
-            raise InvalidInput(f"a picture of {size} is not for this model: {runtime.first_line(error)}") from error
+            raise InvalidInput(f"a picture of {size} is not for this model: {first_line(error)}") from error
         return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
 
 
@@ -120,7 +119,7 @@ class Writer:
         try:
             return [[answer(text) for text in texts] for texts in self.write(inputs, item)]
         except ValueError as error:
-            reason = runtime.first_line(error).partition(": ")[2]
+            reason = first_line(error).partition(": ")[2]
             return [InvalidInput(f"the parameters do not go together: {reason}")] * len(next(iter(inputs.values())))
 
     def _text(self, row: Any, clean_up: bool | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hfserve.errors import InvalidInput, LoadError, ServeError
+from hfserve.errors import InvalidInput, LoadError, ServeError, first_line
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import device
 from hfserve.runtimes import torch as runtime
@@ -231,7 +231,7 @@ def _tensor(value: Any) -> Any:
 def _reason(error: Exception) -> str:
     """Why a model did not load; transformers hides it among the tracebacks of all classes that it tried."""
     found = re.search(r"^[\w.]*(?:Error|Exception): .+", str(error), re.MULTILINE)
-    return found[0][:LONGEST_MESSAGE] if found else runtime.first_line(error)
+    return found[0][:LONGEST_MESSAGE] if found else first_line(error)
 
 
 def _first_line(error: Exception) -> str:

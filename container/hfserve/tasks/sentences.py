@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hfserve.errors import InvalidInput, LoadError
+from hfserve.errors import InvalidInput, LoadError, first_line
 from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.encoder import EncoderModel
 from hfserve.settings import Options
@@ -166,7 +166,7 @@ def _dense(folder: Path, options: Options) -> Callable[[torch.Tensor], torch.Ten
         )
         weight, bias = weights["linear.weight"].float(), weights.get("linear.bias")
     except Exception as error:
-        raise LoadError(f"{folder} did not load: {runtime.first_line(error)}") from error
+        raise LoadError(f"{folder} did not load: {first_line(error)}") from error
     shift = 0 if bias is None else bias.float()
     return lambda vector: activation(weight @ vector + shift)
 

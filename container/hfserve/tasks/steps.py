@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfserve.errors import InvalidInput
+from hfserve.errors import InvalidInput, first_line
 from hfserve.messages import Item, Outcome
-from hfserve.runtimes import torch as runtime
+from hfserve.runtimes import device
 from hfserve.runtimes.generation import Engine, Text, Token
 
 
@@ -79,7 +79,7 @@ class Steps:
     def step(self, threads: int) -> list[tuple[_Started, Outcome]]:
         """A token for each text; the items all of whose texts have ended."""
         ended = []
-        with runtime.threads(threads):
+        with device.threads(threads):
             advanced = self._engine.step()
         for text in advanced:
             self.tokens += 1
@@ -109,7 +109,7 @@ def unfit(failure: Exception) -> Exception:
     """What `generate()` and its parts raise as a ValueError is about what was asked for."""
     if not isinstance(failure, ValueError):
         return failure
-    reason = runtime.first_line(failure).partition(": ")[2]
+    reason = first_line(failure).partition(": ")[2]
     return InvalidInput(f"the parameters do not go together: {reason}")
 
 

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from hfserve.errors import InvalidInput
+from hfserve.errors import InvalidInput, first_line
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import multimodal
-from hfserve.runtimes import torch as runtime
 from hfserve.runtimes.generation import Engine, Text, Wanted
 from hfserve.settings import Options
 from hfserve.tasks import examples
@@ -188,7 +187,7 @@ class TellingPipelineRunner(PipelineRunner):
             try:
                 given, _, _ = self._prepared(self._form.read(self._marked(inputs), "inputs", self._loaded), {})
             except Exception as error:
-                log.debug("not tried: %s", runtime.first_line(error))
+                log.debug("not tried: %s", first_line(error))
                 continue
             found.append({name: value for name, value in given.items() if name != "text"})
         return [given for given in found if "input_ids" in given]

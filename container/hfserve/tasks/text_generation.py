@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hfserve.errors import InvalidInput, LoadError
+from hfserve.errors import InvalidInput, LoadError, first_line
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import generation
 from hfserve.runtimes import torch as runtime
@@ -449,7 +449,7 @@ def _templated(
             tools=chosen.tools, documents=chosen.documents, **arguments,
         )  # fmt: skip
     except Exception as error:
-        raise InvalidInput(f"{place}: the model's chat template refuses it: {runtime.first_line(error)}") from error
+        raise InvalidInput(f"{place}: the model's chat template refuses it: {first_line(error)}") from error
     return list(encoded["input_ids"])
 
 

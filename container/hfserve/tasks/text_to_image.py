@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from hfserve.errors import InvalidInput, LoadError
+from hfserve.errors import InvalidInput, LoadError, first_line
 from hfserve.messages import Item, Outcome
 from hfserve.runtimes import device
 from hfserve.runtimes import torch as runtime
@@ -92,7 +92,7 @@ class TextToImage:
         try:
             return self._painted(prompt, seed, asked)
         except ValueError as error:
-            reason = runtime.first_line(error).partition(": ")[2]
+            reason = first_line(error).partition(": ")[2]
             return InvalidInput(f"the parameters do not go together: {reason}")
 
     def _painted(self, prompt: str, seed: int | None, asked: dict[str, Any]) -> list[Image.Image]:
@@ -127,7 +127,7 @@ def load(model_dir: Path, options: Options) -> Any:
             low_cpu_mem_usage=importlib.util.find_spec("accelerate") is not None,
         )  # fmt: skip
     except Exception as error:
-        raise LoadError(f"the text-to-image model did not load: {runtime.first_line(error)}") from error
+        raise LoadError(f"the text-to-image model did not load: {first_line(error)}") from error
     if "prompt" not in inspect.signature(pipe.__call__).parameters:
         raise LoadError(f"{type(pipe).__name__} is not for text-to-image: it takes no prompt")
     pipe.set_progress_bar_config(disable=True)
