@@ -3,7 +3,7 @@
 # BENCH="--rounds 1" are options of bench/run.py, SOAK="--requests 5000" of bench/soak.py.
 
 PYTHON ?= python3
-LANES := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+LANES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 ALWAYS := not sagemaker3 and not thorough
 VENV := .venv
 BIN := $(VENV)/bin

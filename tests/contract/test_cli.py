@@ -19,7 +19,7 @@ import pytest
 
 from hfserve import artifacts, settings
 from hfserve.runtimes.device import gpus
-from server import CLEAN, HFSERVE, Server
+from server import CLEAN, HFSERVE, Server, thoroughly
 
 SERVE = str(Path(HFSERVE).with_name("serve"))
 SECRET = "hf_secret_of_the_test"
@@ -459,7 +459,7 @@ def test_every_line_of_the_log_is_one_json_event(engine, model_with):
     assert any("ValueError: no\nluck" in line.get("traceback", "") for line in failures)
 
 
-@pytest.mark.parametrize("level", ["40", "error"])
+@pytest.mark.parametrize("level", ["40", thoroughly("error")])
 def test_a_higher_level_leaves_only_what_is_worse(model_with, port, level):
     model = model_with(NOISY)
     with Started(HFSERVE, "serve", model, "--port", port, SAGEMAKER_CONTAINER_LOG_LEVEL=level) as served:

@@ -678,8 +678,8 @@ def test_nginx_serves_the_pages_too(visit):
     ],
     ids=["off", "on-sagemaker", "on"],
 )
-def test_the_playground_can_be_off_and_is_on_sagemaker(environment, shown):
-    with Server(engine="bare", **environment) as server:
+def test_the_playground_can_be_off_and_is_on_sagemaker(model_with, environment, shown):
+    with Server(model_with(SPEAKS), engine="bare", **environment) as server:
         reply = server.client.get("/")
         if shown:
             assert reply.status_code == 200
@@ -689,8 +689,8 @@ def test_the_playground_can_be_off_and_is_on_sagemaker(environment, shown):
         assert server.client.get("/openapi.json").status_code == 200
 
 
-def test_the_docs_offer_no_playground_that_is_off(visit):
-    with Server(engine="bare", HFSERVE_PLAYGROUND="off") as server:
+def test_the_docs_offer_no_playground_that_is_off(visit, model_with):
+    with Server(model_with(SPEAKS), engine="bare", HFSERVE_PLAYGROUND="off") as server:
         page = visit(server, "/docs")
         page.page.wait_for_load_state("networkidle")
         expect(page.page.locator("#playground")).to_be_hidden()

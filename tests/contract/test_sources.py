@@ -187,10 +187,8 @@ def _replace_by_the_pointer_of_git_lfs(weights):
     weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 2702160\n")
 
 
-@pytest.mark.parametrize(
-    ("engine", "damage"),
-    [("asgi", _cut), ("asgi", _garble), ("asgi", _replace_by_the_pointer_of_git_lfs), ("mms", _cut)],
-)
+@pytest.mark.parametrize("engine", ["asgi", thoroughly("mms")])
+@pytest.mark.parametrize("damage", [_cut, thoroughly(_garble), _replace_by_the_pointer_of_git_lfs])
 def test_damaged_weights_are_exit_3_and_a_sentence_after_one_try(engine, model, damage):
     damage(model / WEIGHTS)
     server = refused(model, engine=engine)
