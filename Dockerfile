@@ -44,12 +44,13 @@ RUN for part in torch hfserve; do python -c "import sysconfig as s; print(s.get_
 
 FROM packages AS torch
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-COPY requirements-torch.txt /build/
+COPY requirements-torch.txt container/image/torch-cpu.txt /build/
+# CPU's torch is taken by its hash; one for GPUs brings CUDA's packages along, whose versions it names itself.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=build_ca,target=/run/build_ca.pem \
     --mount=type=bind,from=wheels,target=/wheels \
-    pip install --no-compile --prefix /opt/torch --find-links /wheels ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
-      -r /build/requirements-torch.txt
+    case "$TORCH_INDEX" in */cpu) set -- --no-deps -r /build/torch-cpu.txt ;; *) set -- -r /build/requirements-torch.txt ;; esac \
+ && pip install --no-compile --prefix /opt/torch --find-links /wheels ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$@"
 RUN sh /build/slim.sh /opt/torch
 
 

@@ -72,8 +72,8 @@ build() {
   [ -d "$wheels" ] || wheels=$cache/none
   [ -e "$ca" ] || ca=/etc/ssl/certs/ca-certificates.crt
   { echo "[global]" && echo "cert = /run/build_ca.pem" && [ -z "$index" ] || echo "index-url = $index"; } >"$cache/pip.conf"
-  torch_index=()
-  if compgen -G "$wheels/torch-*.whl" >/dev/null; then torch_index=(--build-arg TORCH_INDEX=); fi
+  torch_index=()  # an index that has nothing leaves torch to the wheels
+  if compgen -G "$wheels/torch-*+cpu-*.whl" >/dev/null; then torch_index=(--build-arg TORCH_INDEX=file:///wheels/cpu); fi
   say "building (the first time takes some minutes)"
   buildah bud --isolation chroot --network host --layers --format docker \
     --build-context wheels="$wheels" --build-arg BASE_IMAGE="$base" "${torch_index[@]}" \

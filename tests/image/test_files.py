@@ -121,3 +121,11 @@ def test_an_image_is_pushed_to_ecr_and_looked_at(tmp_path, pushed, status):
     assert f"engine push {address}" in did
     assert "engine login --username AWS --password-stdin 123456789012.dkr.ecr.eu-west-1.amazonaws.com" in did
     assert any(call.startswith("aws ecr create-repository --repository-name hfserve") for call in did)
+
+
+def test_both_variants_have_the_same_torch():
+    pinned = [
+        re.search(r"^torch==[\d.]+", file.read_text(), re.MULTILINE)[0]
+        for file in (ROOT / "requirements-torch.txt", IMAGE / "torch-cpu.txt")
+    ]
+    assert len(set(pinned)) == 1
