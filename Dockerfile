@@ -49,8 +49,9 @@ COPY requirements-torch.txt container/image/torch-cpu.txt /build/
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=build_ca,target=/run/build_ca.pem \
     --mount=type=bind,from=wheels,target=/wheels \
-    case "$TORCH_INDEX" in */cpu) set -- --no-deps -r /build/torch-cpu.txt ;; *) set -- -r /build/requirements-torch.txt ;; esac \
- && pip install --no-compile --prefix /opt/torch --find-links /wheels ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$@"
+    case "$TORCH_INDEX" in */cpu) pins=torch-cpu.txt hashed=1 ;; *) pins=requirements-torch.txt hashed= ;; esac \
+ && pip install --no-compile --prefix /opt/torch --find-links /wheels ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
+      ${hashed:+--no-deps --require-hashes} -r "/build/$pins"
 RUN sh /build/slim.sh /opt/torch
 
 

@@ -1,6 +1,13 @@
 import pytest
 
 import zoo
+from hfserve.tasks import fetch
+
+
+@pytest.fixture(autouse=True)
+def no_deadline_of_another_test():
+    """A worker's thread has the deadline of the request that it read last; here all tests share one thread."""
+    fetch.until.set(float("inf"))
 
 
 @pytest.fixture(scope="module")
