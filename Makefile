@@ -3,10 +3,13 @@
 # BENCH="--rounds 1" are options of bench/run.py, SOAK="--requests 5000" of bench/soak.py.
 
 PYTHON ?= python3
-LANES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
-ALWAYS := not sagemaker3 and not thorough
 VENV := .venv
 BIN := $(VENV)/bin
+# The hundreds of processes that tests start read what the first one compiled.
+PYTEST := HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
+LANES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+ALWAYS := not sagemaker3 and not thorough
+ALONE := $(shell grep -rl --include '*.py' 'mark\.alone' tests)
 
 .PHONY: serve setup test test-all check image-test docs bench bench-generation soak soak-streams notebooks clean
 
@@ -18,10 +21,10 @@ setup: $(VENV)/.installed
 
 test: setup $(VENV)/.dev
 	@sh tests/browser.sh
-	HF_HUB_OFFLINE=1 $(BIN)/pytest $(LANES) --ignore tests/unit/test_openvino.py -m "$(ALWAYS) and not alone"
-	HF_HUB_OFFLINE=1 $(BIN)/pytest --ignore tests/unit/test_openvino.py -m "$(ALWAYS) and alone"
+	$(PYTEST) $(LANES) --ignore tests/unit/test_openvino.py -m "$(ALWAYS) and not alone"
+	$(PYTEST) $(ALONE) -m "$(ALWAYS) and alone"
 	@# In a process of its own: one that has had many of OpenVINO's networks may not survive starting children.
-	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/unit/test_openvino.py
+	$(PYTEST) tests/unit/test_openvino.py
 
 test-all: ALWAYS := not sagemaker3
 test-all: test
@@ -47,7 +50,7 @@ bench-generation: setup $(VENV)/.dev
 	$(BIN)/python bench/generation.py $(BENCH)
 
 notebooks: setup $(VENV)/.dev
-	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/notebooks --render
+	$(PYTEST) tests/notebooks --render
 
 soak: setup
 	$(BIN)/python bench/soak.py $(SOAK)
