@@ -23,9 +23,15 @@ DONE = b"data: [DONE]\n\n"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny model with room for long texts."""
-    path = zoo.named("text-generation-llama", tmp_path_factory.mktemp("models") / "llama")
+    return roomy("text-generation-llama", tmp_path_factory.mktemp("models") / "llama")
+
+
+def roomy(name, path):
+    """A tiny model that takes texts of 8,192 tokens."""
+    zoo.named(name, path)
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8192}))
+    config.get("text_config", config)["max_position_embeddings"] = 8192
+    (path / "config.json").write_text(json.dumps(config))
     return path
 
 
@@ -253,10 +259,10 @@ def test_what_is_said_of_pictures_streams_too_many_at_once(engine, tmp_path):
 
 
 def test_a_client_that_leaves_a_text_about_a_picture_frees_its_blocks(engine, tmp_path):
-    model = zoo.named("image-text-to-text-qwen3-vl", tmp_path / "seeing")
+    model = roomy("image-text-to-text-qwen3-vl", tmp_path / "seeing")
     with Server(model, engine=engine, HF_TASK="image-text-to-text") as server:
         example = {"image": png(), "text": "What is it?"}
-        body = {"inputs": example, "parameters": {"max_new_tokens": 150, "min_new_tokens": 150}, "stream": True}
+        body = {"inputs": example, "parameters": LONG, "stream": True}
         with streamed(server, body) as reply:
             next(reply.iter_raw())
         server.wait(lambda: metric(server, "hfserve_generation_cancelled_total") == 1, "the text's end")
