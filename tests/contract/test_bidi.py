@@ -24,6 +24,8 @@ from hfserve.messages import Reply
 from hfserve.settings import Settings
 from server import Server, assert_error
 
+pytestmark = pytest.mark.once
+
 SOON = 20
 ANSWERING = """
 import asyncio, time
@@ -202,7 +204,6 @@ def test_a_model_for_connections_only_says_so_at_invocations(talking):
     assert_error(talking.post(json={"inputs": "a"}), 404, words=[bidi.PATH])
 
 
-@pytest.mark.once
 def test_bidi_fn_without_model_fn_gets_the_pipeline(engine, tmp_path):
     shutil.copytree(artifacts.DEMO, tmp_path / "model")
     (tmp_path / "model" / "code").mkdir()

@@ -14,6 +14,8 @@ import tiny
 from hfserve.tasks.table import TASKS
 from server import Server, assert_error
 
+pytestmark = pytest.mark.once
+
 PICTURE = base64.b64decode(TASKS["image-classification"].example["inputs"])
 
 

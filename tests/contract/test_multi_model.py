@@ -402,6 +402,21 @@ def test_models_are_registered_again_when_mms_or_its_backend_ends(many, server, 
     assert ask(server, "two", 1).status_code == 200
 
 
+def test_threads_of_models_that_share_the_cores_do_not_spin(directory, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    source = """
+import os
+def model_fn(model_dir): return os.environ.get("OMP_WAIT_POLICY")
+def predict_fn(data, model): return model
+"""
+    model = directory("waits", source)
+    with Server(engine="asgi", SAGEMAKER_MULTI_MODEL="true", HFSERVE_PRELOAD="0") as server:
+        load(server, "waits", model)
+        assert ask(server, "waits", {}).json() == "passive"
+    with Server(model, engine="asgi") as server:
+        assert server.post(json={}).json() is None
+
+
 def test_two_hundred_models_come_and_go(server, directory):
     """[29, 30]"""
     places = [directory(f"place-{n}", ECHO.format(word=n)) for n in range(5)]

@@ -13,6 +13,8 @@ import zoo
 from hfserve.tasks.examples import png
 from server import Server, assert_error
 
+pytestmark = pytest.mark.once
+
 ASKED = [{"role": "user", "content": "Is it good?"}]
 SURE = {"temperature": 0, "max_tokens": 12}
 

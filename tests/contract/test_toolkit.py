@@ -12,6 +12,8 @@ import tiny
 from hfserve import artifacts
 from server import Server, assert_error
 
+pytestmark = pytest.mark.once
+
 PAGE = Path(__file__).parents[2] / "docs" / "hooks.md"
 SHOWN = dict(re.findall(r"^```python\n# code/(\w+)\.py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
 """The code that docs/hooks.md shows, by the name of its file."""
@@ -74,7 +76,6 @@ def test_hooks_that_use_the_toolkit_answer_with_honest_statuses(hooked):
     assert_error(hooked.post(json={"inputs": {"question": 1}}), 422, kind="InvalidInput")
 
 
-@pytest.mark.once
 def test_a_service_of_the_toolkit_keeps_the_steps_that_it_does_not_override(service):
     assert service.post(json={"inputs": "I love this &amp; that"}).json()[0]["label"] == "POSITIVE"
     plain = service.post(json={"inputs": "I love this & that"}).json()
@@ -84,14 +85,12 @@ def test_a_service_of_the_toolkit_keeps_the_steps_that_it_does_not_override(serv
     assert reply.text.startswith("label,score\r\nPOSITIVE,") and reply.headers["content-type"].startswith("text/csv")
 
 
-@pytest.mark.once
 def test_a_service_of_the_toolkit_answers_with_honest_statuses(service):
     assert_error(service.post("{", content_type="application/json"), 400, kind="BadRequest")
     assert_error(service.post(json={"inputs": 5}), 422, kind="InvalidInput")
     assert_error(service.post(json={"inputs": "a"}, accept="application/x-npy"), 406, kind="NotAcceptable")
 
 
-@pytest.mark.once
 def test_the_hooks_that_the_documentation_shows_are_served(engine, tmp_path):
     shutil.copytree(artifacts.DEMO, tmp_path / "model")
     (tmp_path / "model" / "code").mkdir()
@@ -101,7 +100,6 @@ def test_the_hooks_that_the_documentation_shows_are_served(engine, tmp_path):
         assert server.post("inputs\nI love this\n", content_type="text/csv").json()[0]["label"] == "POSITIVE"
 
 
-@pytest.mark.once
 def test_a_service_of_the_toolkit_that_cannot_load_ends_the_start(engine, model_with):
     source = "from sagemaker_huggingface_inference_toolkit.handler_service import HuggingFaceHandlerService\n"
     source += "handle = HuggingFaceHandlerService().handle\n"

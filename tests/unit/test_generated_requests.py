@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 SLOW = {"mask-generation": 15, "text-to-image": 5}
 """Tasks that take long for a request, and how many they get."""
-USUAL = 60
+USUAL = 40
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -23,7 +23,7 @@ from hfserve.boot.models import Models
 from hfserve.boot.nursery import Nursery
 from hfserve.boot.processes import Child, Processes, Sink, describe, memory, sessions
 from hfserve.boot.served import Served, Told
-from hfserve.boot.workers import Means, environment
+from hfserve.boot.workers import Means
 from hfserve.doors.http import Server, embedded
 from hfserve.errors import LoadError, SettingsError, StartError
 from hfserve.health import Health, combine
@@ -55,7 +55,7 @@ class Supervisor:
         self.metrics = SupervisorMetrics()
         self._sink = sink
         self._processes = Processes(sink)
-        self._means = Means(run_dir, self._processes, self.metrics)
+        self._means = Means(run_dir, self._processes, self.metrics, many=settings.many)
         self._nginx = nginx.find() if settings.nginx else None
         self._java = mms.find_java()
         self._jar = mms.find_jar()
@@ -142,7 +142,7 @@ class Supervisor:
         if self.settings.model:
             log.warning("%s is not served: there are many models", self.settings.model)
         if self.settings.preload:
-            self._nursery = Nursery(self._processes, self.metrics, environment(self.run_dir))
+            self._nursery = Nursery(self._processes, self.metrics, self._means.environment)
         means = replace(self._means, nursery=self._nursery)
         figures = ModelsMetrics(self.metrics.registry)
         self._models = Models(self.settings, means, figures, behind_mms=self._engine == "mms")

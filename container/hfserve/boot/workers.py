@@ -32,33 +32,36 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 and is answered up to a tenth sooner."""
 
 
+MANNERS = {"OMP_WAIT_POLICY": "passive"}
+"""Where models share the cores: threads that wait for each other leave them to another model's, and do not spin."""
+
+
 PRIMITIVES = {"DNNL_PRIMITIVE_CACHE_CAPACITY": "64"}
 """How many of its prepared operations oneDNN keeps; its own default is 1024, and 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What workers are started with, whichever model they are of; `home` is the run directory of the server."""
+    """What workers are started with, whichever model they are of.
+
+    `home` is the run directory of the server, `many` says whether it has many models.
+    """
 
     home: Path
     processes: Processes
     metrics: SupervisorMetrics
+    many: bool = False
     tcp: int | None = None
     nursery: Nursery | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        """What their environment says."""
-        return environment(self.home)
-
-
-def environment(home: Path) -> dict[str, str]:
-    """The environment of workers, and of what they are forked from."""
-    return HUGE_PAGES | child_environment(
-        PROMETHEUS_MULTIPROC_DIR=str(home / "metrics"), PYTHONUNBUFFERED="1",
-        TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", TQDM_DISABLE="1",
-        **PRIMITIVES,
-    )  # fmt: skip
+        """What their environment says, and that of the process they are forked from."""
+        return HUGE_PAGES | (MANNERS if self.many else {}) | child_environment(
+            PROMETHEUS_MULTIPROC_DIR=str(self.home / "metrics"), PYTHONUNBUFFERED="1",
+            TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", TQDM_DISABLE="1",
+            **PRIMITIVES,
+        )  # fmt: skip
 
 
 class WorkerProcess:
