@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from hfserve.settings import Options
 
-DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""What a GPU's driver shows: NVIDIA's, AMD's, and Windows' for either. Without one of them torch need not be asked."""
+DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+"""What a GPU's driver shows: NVIDIA's, its Jetsons', AMD's, and Windows' for either.
+
+Without one of them torch need not be asked."""
 
 AMPERE = 8
 """The first generation of NVIDIA's GPUs that computes in bfloat16; a T4 is of generation 7."""
